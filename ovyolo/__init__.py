@@ -1,0 +1,39 @@
+"""ovyolo: the short way from a trained YOLO checkpoint to boxes on an Intel machine.
+
+>>> import ovyolo
+>>> ovyolo.__version__
+'0.1.0'
+
+``import ovyolo`` loads NumPy and nothing heavier; OpenVINO and OpenCV load with the first name that needs them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ovyolo.detections import Detections
+from ovyolo.errors import OvyoloError, OvyoloWarning
+from ovyolo.version import __version__
+
+if TYPE_CHECKING:
+    from ovyolo.detector import Detector as Detector
+    from ovyolo.export import export as export
+
+__all__ = ["Detections", "Detector", "OvyoloError", "OvyoloWarning", "__version__", "export"]
+
+_LAZY = {"Detector": ("ovyolo.detector", "Detector"), "export": ("ovyolo.export.api", "export")}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        from importlib import import_module
+
+        module, attribute = _LAZY[name]
+        value = getattr(import_module(module), attribute)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'ovyolo' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

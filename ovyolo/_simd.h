@@ -1,0 +1,359 @@
+/* The hot loops of ovyolo._nms, each in plain C, SSE2 and AVX2, chosen at run time.
+ *
+ * All versions perform the same IEEE operations in the same order (no FMA, no reassociation), so results are equal
+ * bit for bit whichever is chosen. Plain C99/C11 that GCC, Clang and MSVC accept.
+ *
+ * A "group" is eight neighbouring cells of one H*W plane: its first position and a mask of the lanes that count.
+ * Groups turn scattered reads into contiguous ones without gather instructions, which are slow on many Intel CPUs.
+ */
+#ifndef OVYOLO_SIMD_H
+#define OVYOLO_SIMD_H
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#if (defined(__x86_64__) || (defined(_M_X64) && !defined(_M_ARM64EC)))
+#define OVYOLO_X86 1
+#include <immintrin.h>
+#if defined(_MSC_VER) && !defined(__clang__)
+#include <intrin.h>
+#endif
+#if defined(__GNUC__) || defined(__clang__)
+#define OVYOLO_TARGET_AVX2 __attribute__((target("avx2")))
+#else
+#define OVYOLO_TARGET_AVX2
+#endif
+#endif
+
+enum { OVYOLO_LANES = 8, OVYOLO_PLAIN = 0, OVYOLO_SSE2 = 1, OVYOLO_AVX2 = 2 };
+
+/* Eight kept boxes of one class. Unused lanes hold boxes that overlap nothing. A block is part of two chains. */
+typedef struct {
+    float x1[8], y1[8], x2[8], y2[8], area[8];
+    int32_t used, class_id, level, next[2];
+} ovyolo_block;
+
+typedef struct {
+    float x1, y1, x2, y2, area;
+} ovyolo_box;
+
+typedef int64_t (*ovyolo_scan_fn)(const float *, int64_t, float, int32_t *, uint8_t *);
+typedef uint32_t (*ovyolo_best_fn)(const float *, int64_t, int32_t, int, float *, int32_t *);
+typedef int64_t (*ovyolo_hits_fn)(const float *, const int32_t *, const float *, const uint8_t *, int64_t, int,
+                                  int32_t *, uint8_t *);
+typedef int (*ovyolo_chain_fn)(const ovyolo_block *, int32_t, int, int32_t, const ovyolo_box *, float);
+
+static float ovyolo_min(float a, float b) { return a < b ? a : b; }
+static float ovyolo_max(float a, float b) { return a > b ? a : b; }
+
+/* Whether IoU of two boxes is above `iou`, without a division. */
+static int ovyolo_overlap(const ovyolo_box *a, const ovyolo_box *b, float iou) {
+    float width = ovyolo_max(ovyolo_min(a->x2, b->x2) - ovyolo_max(a->x1, b->x1), 0.0f);
+    float height = ovyolo_max(ovyolo_min(a->y2, b->y2) - ovyolo_max(a->y1, b->y1), 0.0f);
+    float inter = width * height;
+    return inter > iou * ((a->area + b->area) - inter);
+}
+
+/* ---- plain C ---- */
+
+/* Groups of `v[0:n]` with a lane that is above `t` or NaN. The last group is moved back to end at n, its mask covering
+ * only lanes that no earlier group has; with n < 8 there is one short group. Returns how many were written. */
+static int64_t ovyolo_scan_from(const float *v, int64_t n, int64_t i, float t, int32_t *start, uint8_t *mask,
+                                int64_t count) {
+    while (i < n) {
+        int64_t first = (n - i >= 8 || n < 8) ? i : n - 8;
+        int64_t end = i + 8 < n ? i + 8 : n;
+        uint32_t m = 0;
+        for (; i < end; i++) m |= (uint32_t)!(v[i] <= t) << (i - first);
+        start[count] = (int32_t)first;
+        mask[count] = (uint8_t)m;
+        count += m != 0;
+    }
+    return count;
+}
+
+static int64_t ovyolo_scan_plain(const float *v, int64_t n, float t, int32_t *start, uint8_t *mask) {
+    return ovyolo_scan_from(v, n, 0, t, start, mask, 0);
+}
+
+/* For each lane of one group, the greatest of `classes` planes (the first among equals) and which it is.
+ * `planes` points at the group's first cell in the first plane. Returns the mask of lanes with a NaN in any plane. */
+static uint32_t ovyolo_best_plain(const float *planes, int64_t plane_size, int32_t classes, int lanes, float *best,
+                                  int32_t *which) {
+    uint32_t nan = 0;
+    for (int j = 0; j < 8; j++) {
+        best[j] = -INFINITY;
+        which[j] = 0;
+    }
+    for (int32_t k = 0; k < classes; k++) {
+        const float *plane = planes + k * plane_size;
+        for (int j = 0; j < lanes; j++) {
+            float v = plane[j];
+            nan |= (uint32_t)(v != v) << j;
+            if (v > best[j]) {
+                best[j] = v;
+                which[j] = k;
+            }
+        }
+    }
+    return nan;
+}
+
+/* Groups with an active lane of `plane` above its own threshold (eight for each group) or NaN. */
+static int64_t ovyolo_hits_plain(const float *plane, const int32_t *start, const float *threshold,
+                                 const uint8_t *active, int64_t groups, int lanes, int32_t *hit, uint8_t *mask) {
+    int64_t count = 0;
+    for (int64_t g = 0; g < groups; g++) {
+        const float *v = plane + start[g];
+        uint32_t m = 0;
+        for (int j = 0; j < lanes; j++) m |= (uint32_t)!(v[j] <= threshold[8 * g + j]) << j;
+        m &= active[g];
+        hit[count] = (int32_t)g;
+        mask[count] = (uint8_t)m;
+        count += m != 0;
+    }
+    return count;
+}
+
+/* Whether a box of the class has IoU above `iou` with `box`, in the chain that begins with block `at` (-1: none) and
+ * goes on by `next[link]`. */
+static int ovyolo_chain_plain(const ovyolo_block *blocks, int32_t at, int link, int32_t class_id,
+                             const ovyolo_box *box, float iou) {
+    for (; at >= 0; at = blocks[at].next[link]) {
+        const ovyolo_block *b = &blocks[at];
+        if (b->class_id != class_id) continue;
+        for (int j = 0; j < b->used; j++) {
+            ovyolo_box kept;
+            kept.x1 = b->x1[j];
+            kept.y1 = b->y1[j];
+            kept.x2 = b->x2[j];
+            kept.y2 = b->y2[j];
+            kept.area = b->area[j];
+            if (ovyolo_overlap(box, &kept, iou)) return 1;
+        }
+    }
+    return 0;
+}
+
+#ifdef OVYOLO_X86
+
+/* ---- SSE2: part of every x86-64 ---- */
+
+static int64_t ovyolo_scan_sse2(const float *v, int64_t n, float t, int32_t *start, uint8_t *mask) {
+    const __m128 limit = _mm_set1_ps(t);
+    int64_t i = 0, count = 0;
+    for (; i + 8 <= n; i += 8) {
+        __m128 low = _mm_cmpnle_ps(_mm_loadu_ps(v + i), limit), high = _mm_cmpnle_ps(_mm_loadu_ps(v + i + 4), limit);
+        int m = _mm_movemask_ps(low) | _mm_movemask_ps(high) << 4;
+        start[count] = (int32_t)i;
+        mask[count] = (uint8_t)m;
+        count += m != 0;
+    }
+    return ovyolo_scan_from(v, n, i, t, start, mask, count);
+}
+
+static uint32_t ovyolo_best_sse2(const float *planes, int64_t plane_size, int32_t classes, int lanes, float *best,
+                                 int32_t *which) {
+    if (lanes < 8) return ovyolo_best_plain(planes, plane_size, classes, lanes, best, which);
+    uint32_t nan = 0;
+    for (int half = 0; half < 8; half += 4) {
+        __m128 top = _mm_set1_ps(-INFINITY), odd = _mm_setzero_ps();
+        __m128i arg = _mm_setzero_si128();
+        for (int32_t k = 0; k < classes; k++) {
+            __m128 v = _mm_loadu_ps(planes + k * plane_size + half);
+            __m128 more = _mm_cmpgt_ps(v, top);
+            __m128i moved = _mm_castps_si128(more);
+            odd = _mm_or_ps(odd, _mm_cmpunord_ps(v, v));
+            top = _mm_or_ps(_mm_and_ps(more, v), _mm_andnot_ps(more, top));
+            arg = _mm_or_si128(_mm_and_si128(moved, _mm_set1_epi32(k)), _mm_andnot_si128(moved, arg));
+        }
+        _mm_storeu_ps(best + half, top);
+        _mm_storeu_si128((__m128i *)(which + half), arg);
+        nan |= (uint32_t)_mm_movemask_ps(odd) << half;
+    }
+    return nan;
+}
+
+static int64_t ovyolo_hits_sse2(const float *plane, const int32_t *start, const float *threshold,
+                                const uint8_t *active, int64_t groups, int lanes, int32_t *hit, uint8_t *mask) {
+    if (lanes < 8) return ovyolo_hits_plain(plane, start, threshold, active, groups, lanes, hit, mask);
+    int64_t count = 0;
+    for (int64_t g = 0; g < groups; g++) {
+        const float *v = plane + start[g], *t = threshold + 8 * g;
+        __m128 low = _mm_cmpnle_ps(_mm_loadu_ps(v), _mm_loadu_ps(t));
+        __m128 high = _mm_cmpnle_ps(_mm_loadu_ps(v + 4), _mm_loadu_ps(t + 4));
+        int m = (_mm_movemask_ps(low) | _mm_movemask_ps(high) << 4) & active[g];
+        hit[count] = (int32_t)g;
+        mask[count] = (uint8_t)m;
+        count += m != 0;
+    }
+    return count;
+}
+
+static int ovyolo_chain_sse2(const ovyolo_block *blocks, int32_t at, int link, int32_t class_id,
+                             const ovyolo_box *box, float iou) {
+    const __m128 x1 = _mm_set1_ps(box->x1), y1 = _mm_set1_ps(box->y1), x2 = _mm_set1_ps(box->x2);
+    const __m128 y2 = _mm_set1_ps(box->y2), area = _mm_set1_ps(box->area), limit = _mm_set1_ps(iou);
+    const __m128 zero = _mm_setzero_ps();
+    for (; at >= 0; at = blocks[at].next[link]) {
+        const ovyolo_block *b = &blocks[at];
+        if (b->class_id != class_id) continue;
+        for (int j = 0; j < b->used; j += 4) {
+            __m128 right = _mm_min_ps(x2, _mm_loadu_ps(b->x2 + j)), left = _mm_max_ps(x1, _mm_loadu_ps(b->x1 + j));
+            __m128 bottom = _mm_min_ps(y2, _mm_loadu_ps(b->y2 + j)), top = _mm_max_ps(y1, _mm_loadu_ps(b->y1 + j));
+            __m128 width = _mm_max_ps(_mm_sub_ps(right, left), zero);
+            __m128 height = _mm_max_ps(_mm_sub_ps(bottom, top), zero);
+            __m128 inter = _mm_mul_ps(width, height);
+            __m128 both = _mm_sub_ps(_mm_add_ps(area, _mm_loadu_ps(b->area + j)), inter);
+            if (_mm_movemask_ps(_mm_cmpgt_ps(inter, _mm_mul_ps(limit, both)))) return 1;
+        }
+    }
+    return 0;
+}
+
+/* ---- AVX2 ---- */
+
+OVYOLO_TARGET_AVX2 static int64_t ovyolo_scan_avx2(const float *v, int64_t n, float t, int32_t *start, uint8_t *mask) {
+    const __m256 limit = _mm256_set1_ps(t);
+    int64_t i = 0, count = 0;
+    for (; i + 32 <= n; i += 32) {
+        __m256 a = _mm256_cmp_ps(_mm256_loadu_ps(v + i), limit, _CMP_NLE_UQ);
+        __m256 b = _mm256_cmp_ps(_mm256_loadu_ps(v + i + 8), limit, _CMP_NLE_UQ);
+        __m256 c = _mm256_cmp_ps(_mm256_loadu_ps(v + i + 16), limit, _CMP_NLE_UQ);
+        __m256 d = _mm256_cmp_ps(_mm256_loadu_ps(v + i + 24), limit, _CMP_NLE_UQ);
+        if (_mm256_movemask_ps(_mm256_or_ps(_mm256_or_ps(a, b), _mm256_or_ps(c, d)))) {
+            int m[4];
+            m[0] = _mm256_movemask_ps(a);
+            m[1] = _mm256_movemask_ps(b);
+            m[2] = _mm256_movemask_ps(c);
+            m[3] = _mm256_movemask_ps(d);
+            for (int j = 0; j < 4; j++) {
+                start[count] = (int32_t)(i + 8 * j);
+                mask[count] = (uint8_t)m[j];
+                count += m[j] != 0;
+            }
+        }
+    }
+    return ovyolo_scan_from(v, n, i, t, start, mask, count);
+}
+
+OVYOLO_TARGET_AVX2 static uint32_t ovyolo_best_avx2(const float *planes, int64_t plane_size, int32_t classes, int lanes,
+                                             float *best, int32_t *which) {
+    if (lanes < 8) return ovyolo_best_plain(planes, plane_size, classes, lanes, best, which);
+    __m256 top = _mm256_set1_ps(-INFINITY), odd = _mm256_setzero_ps();
+    __m256i arg = _mm256_setzero_si256();
+    for (int32_t k = 0; k < classes; k++) {
+        __m256 v = _mm256_loadu_ps(planes + k * plane_size);
+        __m256 more = _mm256_cmp_ps(v, top, _CMP_GT_OQ);
+        odd = _mm256_or_ps(odd, _mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+        top = _mm256_blendv_ps(top, v, more);
+        arg = _mm256_blendv_epi8(arg, _mm256_set1_epi32(k), _mm256_castps_si256(more));
+    }
+    _mm256_storeu_ps(best, top);
+    _mm256_storeu_si256((__m256i *)which, arg);
+    return (uint32_t)_mm256_movemask_ps(odd);
+}
+
+OVYOLO_TARGET_AVX2 static int64_t ovyolo_hits_avx2(const float *plane, const int32_t *start, const float *threshold,
+                                            const uint8_t *active, int64_t groups, int lanes, int32_t *hit,
+                                            uint8_t *mask) {
+    if (lanes < 8) return ovyolo_hits_plain(plane, start, threshold, active, groups, lanes, hit, mask);
+    int64_t count = 0;
+    for (int64_t g = 0; g < groups; g++) {
+        __m256 above = _mm256_cmp_ps(_mm256_loadu_ps(plane + start[g]), _mm256_loadu_ps(threshold + 8 * g), _CMP_NLE_UQ);
+        int m = _mm256_movemask_ps(above) & active[g];
+        hit[count] = (int32_t)g;
+        mask[count] = (uint8_t)m;
+        count += m != 0;
+    }
+    return count;
+}
+
+OVYOLO_TARGET_AVX2 static int ovyolo_chain_avx2(const ovyolo_block *blocks, int32_t at, int link, int32_t class_id,
+                                               const ovyolo_box *box, float iou) {
+    const __m256 x1 = _mm256_set1_ps(box->x1), y1 = _mm256_set1_ps(box->y1), x2 = _mm256_set1_ps(box->x2);
+    const __m256 y2 = _mm256_set1_ps(box->y2), area = _mm256_set1_ps(box->area), limit = _mm256_set1_ps(iou);
+    const __m256 zero = _mm256_setzero_ps();
+    for (; at >= 0; at = blocks[at].next[link]) {
+        const ovyolo_block *b = &blocks[at];
+        if (b->class_id != class_id) continue;
+        __m256 right = _mm256_min_ps(x2, _mm256_loadu_ps(b->x2)), left = _mm256_max_ps(x1, _mm256_loadu_ps(b->x1));
+        __m256 bottom = _mm256_min_ps(y2, _mm256_loadu_ps(b->y2)), top = _mm256_max_ps(y1, _mm256_loadu_ps(b->y1));
+        __m256 width = _mm256_max_ps(_mm256_sub_ps(right, left), zero);
+        __m256 height = _mm256_max_ps(_mm256_sub_ps(bottom, top), zero);
+        __m256 inter = _mm256_mul_ps(width, height);
+        __m256 both = _mm256_sub_ps(_mm256_add_ps(area, _mm256_loadu_ps(b->area)), inter);
+        if (_mm256_movemask_ps(_mm256_cmp_ps(inter, _mm256_mul_ps(limit, both), _CMP_GT_OQ))) return 1;
+    }
+    return 0;
+}
+
+#endif
+
+/* ---- choice ---- */
+
+static int ovyolo_widest_level(void) {
+#ifdef OVYOLO_X86
+#if defined(_MSC_VER) && !defined(__clang__)
+    int r[4];
+    __cpuid(r, 0);
+    if (r[0] < 7) return OVYOLO_SSE2;
+    __cpuid(r, 1);
+    /* OSXSAVE and AVX by the CPU, XMM and YMM state by the operating system */
+    if ((r[2] & (1 << 27)) == 0 || (r[2] & (1 << 28)) == 0 || (_xgetbv(0) & 6) != 6) return OVYOLO_SSE2;
+    __cpuidex(r, 7, 0);
+    return (r[1] & (1 << 5)) ? OVYOLO_AVX2 : OVYOLO_SSE2;
+#else
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx2") ? OVYOLO_AVX2 : OVYOLO_SSE2;
+#endif
+#else
+    return OVYOLO_PLAIN;
+#endif
+}
+
+static ovyolo_scan_fn ovyolo_scan = ovyolo_scan_plain;
+static ovyolo_best_fn ovyolo_best = ovyolo_best_plain;
+static ovyolo_hits_fn ovyolo_hits = ovyolo_hits_plain;
+static ovyolo_chain_fn ovyolo_chain = ovyolo_chain_plain;
+
+static void ovyolo_use_level(int level) {
+    ovyolo_scan = ovyolo_scan_plain;
+    ovyolo_best = ovyolo_best_plain;
+    ovyolo_hits = ovyolo_hits_plain;
+    ovyolo_chain = ovyolo_chain_plain;
+#ifdef OVYOLO_X86
+    if (level == OVYOLO_SSE2) {
+        ovyolo_scan = ovyolo_scan_sse2;
+        ovyolo_best = ovyolo_best_sse2;
+        ovyolo_hits = ovyolo_hits_sse2;
+        ovyolo_chain = ovyolo_chain_sse2;
+    } else if (level == OVYOLO_AVX2) {
+        ovyolo_scan = ovyolo_scan_avx2;
+        ovyolo_best = ovyolo_best_avx2;
+        ovyolo_hits = ovyolo_hits_avx2;
+        ovyolo_chain = ovyolo_chain_avx2;
+    }
+#else
+    (void)level;
+#endif
+}
+
+/* ---- scores as integers of the same order ---- */
+
+static uint32_t ovyolo_ordered(float value) {
+    uint32_t bits;
+    value += 0.0f; /* -0 becomes +0 */
+    memcpy(&bits, &value, 4);
+    return (bits >> 31) ? ~bits : bits | 0x80000000u;
+}
+
+static float ovyolo_unordered(uint32_t ordered) {
+    float value;
+    uint32_t bits = (ordered >> 31) ? ordered & 0x7fffffffu : ~ordered;
+    memcpy(&value, &bits, 4);
+    return value;
+}
+
+#endif

@@ -1,0 +1,76 @@
+"""The ``ovyolo`` command: a file a subcommand. Each parses, calls one function and prints.
+
+Exit status: 0 done, 1 done but something was skipped or is missing, 2 could not be done (one line on stderr says why),
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NoReturn
+
+from ovyolo.errors import OvyoloError
+from ovyolo.version import __version__
+
+__all__ = ["main"]
+
+COMMANDS = {
+    "export": "turn a trained model (.pt, .onnx, .xml) into an OpenVINO IR with a card",
+    "detect": "find objects in pictures, folders and videos",
+    "info": "say what a model is: its card, inputs, outputs, precision, size",
+    "doctor": "say what this machine has: OpenVINO, devices, CPU, and what is missing for what",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with errors of one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message} (see `{self.prog} --help`)\n")
+
+
+def build_parser(wanted: str | None) -> argparse.ArgumentParser:
+    """The parser; only the ``wanted`` subcommand's module is loaded."""
+    parser = Parser(
+        prog="ovyolo",
+        description="From a trained YOLO checkpoint to boxes on an Intel machine.",
+        epilog="`ovyolo COMMAND --help` explains a command.",
+    )
+    parser.add_argument("--version", action="version", version=f"ovyolo {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
+    for name, summary in COMMANDS.items():
+        sub = commands.add_parser(
+            name, help=summary, description=summary[0].upper() + summary[1:] + ".",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+        if name == wanted:
+            module = import_module(f"ovyolo.cli.{name}")
+            module.add_arguments(sub)
+            sub.set_defaults(run=module.run)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    wanted = next((word for word in words if word in COMMANDS), None)
+    options = build_parser(wanted).parse_args(words)
+    try:
+        return int(options.run(options))
+    except OvyoloError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # the reader of our output left; point stdout elsewhere so that the interpreter's last flush is silent
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 2
+    except MemoryError:
+        print("error: out of memory: use a smaller imgsz or close other programs", file=sys.stderr)
+        return 2

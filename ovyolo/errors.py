@@ -1,0 +1,65 @@
+"""The errors that ovyolo raises.
+
+Every error of ours is an :class:`OvyoloError`. Its message is one sentence or two that name the file or argument,
+say what is wrong with it, and what to do. Commands print it after ``error:`` and exit with status 2.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CheckpointError",
+    "DataError",
+    "DeviceError",
+    "DimensionError",
+    "ExportError",
+    "ImageError",
+    "ModelError",
+    "OvyoloError",
+    "OvyoloWarning",
+    "UnsafeCheckpointError",
+    "UnsupportedModelError",
+]
+
+
+class OvyoloError(Exception):
+    """Root of every error that ovyolo raises on purpose."""
+
+
+class CheckpointError(OvyoloError):
+    """A checkpoint file is missing, damaged, or is not a checkpoint at all."""
+
+
+class UnsafeCheckpointError(CheckpointError):
+    """A checkpoint asks for something that only code could do; nothing of it was executed."""
+
+
+class UnsupportedModelError(OvyoloError):
+    """A file is intact, but what it holds is not a detector that ovyolo can run."""
+
+
+class ExportError(OvyoloError):
+    """A model was understood, but could not be turned into an IR that computes the same."""
+
+
+class ModelError(OvyoloError):
+    """An IR cannot be read, does not explain itself (no card), or broke while running."""
+
+
+class DeviceError(OvyoloError):
+    """The device that was asked for is not there or cannot run the model."""
+
+
+class ImageError(OvyoloError):
+    """A picture or video cannot be read or is not a picture."""
+
+
+class DataError(OvyoloError):
+    """A data.yaml, label file or other description of data is missing or inconsistent."""
+
+
+class DimensionError(OvyoloError, ValueError):
+    """An argument or array has the wrong shape, dtype, range or size."""
+
+
+class OvyoloWarning(UserWarning):
+    """Something was odd but work went on: the message says what and what it cost."""

@@ -1,0 +1,129 @@
+"""Reading an ``.onnx`` or ``.xml`` file, and running graphs for the exporter's own checks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+from openvino import opset1
+
+from ovyolo.errors import ExportError
+from ovyolo.export.onnx_metadata import OnnxDamagedError, read_onnx_metadata
+
+__all__ = ["Runner", "float32_graph", "read_graph", "reason_of", "tidy", "weights_precision"]
+
+FLOATS = ("f16", "bf16", "f64")
+
+
+def read_graph(path: Path) -> tuple[ov.Model, dict[str, str]]:
+    """The network in ``path`` as it is, and the metadata of an ONNX file.
+
+    Raises:
+        ExportError: the file, or one that belongs to it, is missing, damaged or something else.
+    """
+    metadata: dict[str, str] = {}
+    if not path.is_file():
+        raise ExportError(f"{path} does not exist: give the path of an .onnx or .xml file")
+    if path.suffix.lower() == ".xml":
+        with open(path, "rb") as file:
+            if b"<net" not in file.read(1 << 16):
+                raise ExportError(f"{path} is not an OpenVINO IR: it has no <net> element")
+        weights = path.with_suffix(".bin")
+        if not weights.is_file():
+            raise ExportError(f"{path} needs its weights beside it, but {weights.name} is missing: copy both files")
+    else:
+        try:
+            metadata = read_onnx_metadata(path)
+        except OnnxDamagedError as error:
+            raise ExportError(f"{path}: {error}; fetch or export the file again") from error
+        except OSError as error:
+            raise ExportError(f"{path} cannot be read: {error.strerror or error}") from error
+    try:
+        model = ov.Core().read_model(path)
+    except RuntimeError as error:
+        raise ExportError(
+            f"{path} cannot be read by OpenVINO {ov.__version__.split('-')[0]}: it is damaged, incomplete or has "
+            f"operations that OpenVINO does not know ({reason_of(error)})"
+        ) from error
+    return model, metadata
+
+
+def reason_of(error: Exception) -> str:
+    """The telling line of an OpenVINO error, shortened."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if not line.startswith(("Exception from", "Check '", "While "))]
+    text = (telling or lines or ["no reason given"])[-1]
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
+def weights_precision(model: ov.Model) -> str:
+    """What most weights are stored in: ``"INT8"`` where any are quantized, else ``"FP16"`` or ``"FP32"``."""
+    sizes: dict[str, int] = {}
+    for node in model.get_ops():
+        if node.get_type_name() in ("FakeQuantize", "FakeConvert"):
+            return "INT8"
+        if node.get_type_name() == "Constant":
+            kind = node.get_output_element_type(0).get_type_name()
+            sizes[kind] = sizes.get(kind, 0) + int(np.prod(node.get_output_shape(0), dtype=np.int64))
+    integers = sizes.get("i8", 0) + sizes.get("u8", 0)
+    if integers > sum(sizes.get(kind, 0) for kind in ("f32", *FLOATS)):
+        return "INT8"
+    return "FP16" if sizes.get("f16", 0) + sizes.get("bf16", 0) > sizes.get("f32", 0) else "FP32"
+
+
+def float32_graph(model: ov.Model) -> None:
+    """Make every floating-point number of ``model`` FP32, in place: parameters, constants and conversions."""
+    for parameter in model.get_parameters():
+        if parameter.get_output_element_type(0).get_type_name() in FLOATS:
+            parameter.set_element_type(ov.Type.f32)
+    for node in model.get_ordered_ops():
+        kind = node.get_type_name()
+        if kind == "Constant" and node.get_output_element_type(0).get_type_name() in FLOATS:
+            new = opset1.constant(constant_array(node).astype(np.float32))
+        elif kind == "Convert" and node.get_output_element_type(0).get_type_name() in (*FLOATS, "f32"):
+            source = node.input_value(0).get_node()
+            if source.get_type_name() == "Constant":
+                new = opset1.constant(constant_array(source).astype(np.float32))
+            elif node.get_output_element_type(0) == ov.Type.f32:
+                continue
+            else:
+                new = opset1.convert(node.input_value(0), "f32")
+        else:
+            continue
+        new.set_friendly_name(node.get_friendly_name())
+        for target in list(node.output(0).get_target_inputs()):
+            target.replace_source_output(new.output(0))
+    model.validate_nodes_and_infer_types()
+
+
+def constant_array(node: ov.Node) -> NDArray[Any]:
+    """The numbers of a Constant; bfloat16, which NumPy has not, becomes FP32."""
+    if node.get_output_element_type(0) == ov.Type.bf16:
+        bits = np.array(node.get_data(dtype=np.float32) if hasattr(node, "get_data") else node.data)
+        return bits.astype(np.float32)
+    return np.array(node.data)
+
+
+def tidy(model: ov.Model) -> None:
+    """Fold what is constant and join what belongs together (``x * sigmoid(x)`` becomes Swish), in place."""
+    from openvino._offline_transformations import apply_moc_transformations
+
+    apply_moc_transformations(model, cf=True)
+
+
+class Runner:
+    """A compiled model on the CPU, computing in FP32 whatever the CPU would prefer."""
+
+    def __init__(self, model: ov.Model) -> None:
+        config = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        self._request = ov.Core().compile_model(model, "CPU", config).create_infer_request()
+
+    def __call__(self, inputs: Sequence[NDArray[Any]] | Mapping[int, NDArray[Any]]) -> list[NDArray[np.float32]]:
+        """All outputs, as FP32 arrays of their own."""
+        feeds = inputs if isinstance(inputs, Mapping) else dict(enumerate(inputs))
+        results = self._request.infer(dict(feeds))
+        return [np.array(results[i], dtype=np.float32) for i in range(len(results))]

@@ -1,0 +1,95 @@
+"""An ``.onnx`` or ``.xml`` file's network at one size, and what its outputs are."""
+
+from __future__ import annotations
+
+import openvino as ov
+
+from ovyolo.errors import ExportError, UnsupportedModelError
+from ovyolo.export.cut import operations_behind
+from ovyolo.export.fold_input import find_stage
+from ovyolo.export.reading import float32_graph, reason_of, weights_precision
+from ovyolo.export.refusals import REMEDY, describe, suppresses
+
+__all__ = ["Source"]
+
+DEFAULT_SIDE = 640
+
+
+class Source:
+    """A file's network, made static: as the file has it, and as a graph to work on.
+
+    Attributes:
+        original: the network as it is.
+        work: the same in FP32, to be changed.
+        outputs: the values in ``work`` that are its outputs.
+        unexplained: outputs that nobody has accounted for yet.
+        decoded: which of them is the decoded output ``[N, R, 5+nc]``; None where all are raw heads.
+        imgsz: ``(height, width)`` of its input in pixels.
+        sizeless: the file left the input's size open.
+        precision: what its weights are stored in.
+        stage: how its input is prepared.
+
+    Raises:
+        UnsupportedModelError: its outputs are not those of a YOLOv5 detector.
+        ExportError: it does not work at that size, or its preprocessing is not understood.
+    """
+
+    def __init__(self, original: ov.Model, imgsz: tuple[int, int] | None) -> None:
+        self.precision = weights_precision(original)
+        self.sizeless = _make_static(original, imgsz)
+        self.original = original
+        self.work = original.clone()
+        float32_graph(self.work)
+        self.outputs = [result.input_value(0) for result in self.work.get_results()]
+        self.unexplained = list(self.outputs)
+        self._operations = {node.get_type_name() for node in operations_behind(self.outputs)}
+        self._shapes = [
+            [int(d.get_length()) if d.is_static else -1 for d in o.partial_shape]
+            if o.partial_shape.rank.is_static
+            else []
+            for o in original.outputs
+        ]
+        shape = list(original.input(0).get_shape())
+        self.imgsz = (shape[2], shape[3]) if len(shape) == 4 and shape[1] == 3 else (shape[1], shape[2])
+        ranks = [len(shape) for shape in self._shapes]
+        self.decoded = ranks.index(3) if ranks.count(3) == 1 else None
+        raw = all(rank in (4, 5) for rank in ranks)
+        if suppresses(self._operations) or any(-1 in s for s in self._shapes) or (self.decoded is None and not raw):
+            raise self.refusal()
+        if self.decoded is not None:
+            del self.unexplained[self.decoded]
+        self.stage = find_stage(self.work)
+
+    @property
+    def quantized(self) -> bool:
+        """Whether it computes in INT8."""
+        return self.precision == "INT8"
+
+    def refusal(self, reason: str = "") -> UnsupportedModelError:
+        """The error that says what the file is; ``reason`` is used where that cannot be told from its outputs."""
+        text = describe(self._shapes, self._operations, self.imgsz, reason)
+        return UnsupportedModelError(f"{text}; {REMEDY}")
+
+
+def _make_static(model: ov.Model, imgsz: tuple[int, int] | None) -> bool:
+    """Give ``model`` a static input, in place, where it left something open; returns whether it left its size open."""
+    if len(model.inputs) != 1:
+        raise UnsupportedModelError(f"it has {len(model.inputs)} inputs, where a detector has one; {REMEDY}")
+    shape = model.input(0).partial_shape
+    if shape.rank.is_dynamic or len(shape) != 4:
+        raise UnsupportedModelError(f"its input {shape} is not a picture; {REMEDY}")
+    if shape.is_static:
+        return False
+    nhwc = shape[3].is_static and shape[3].get_length() == 3 and not (shape[1].is_static and shape[1].get_length() == 3)
+    height, width = imgsz or (DEFAULT_SIDE, DEFAULT_SIDE)
+    wanted = [1, height, width, 3] if nhwc else [1, 3, height, width]
+    filled = [d.get_length() if d.is_static else size for d, size in zip(shape, wanted, strict=True)]
+    try:
+        model.reshape(filled)
+    except RuntimeError as error:
+        raise ExportError(
+            f"it cannot take an input of {height} x {width} pixels: choose another imgsz, a multiple of its largest "
+            f"stride, usually 32 ({reason_of(error)})"
+        ) from error
+    sides = (1, 2) if nhwc else (2, 3)
+    return any(shape[side].is_dynamic for side in sides)

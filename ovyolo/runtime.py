@@ -1,0 +1,228 @@
+"""The seam between ovyolo and whatever computes the network: bytes in, raw heads out."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ovyolo.card import Card, read_card
+from ovyolo.errors import DeviceError, DimensionError, ModelError
+
+if TYPE_CHECKING:
+    import openvino
+
+__all__ = ["OpenVINOSession", "Session", "available_devices", "open_session", "read_model"]
+
+FORBIDDEN_DEVICES = ("AUTO", "MULTI", "HETERO", "BATCH")
+PRECISIONS = ("f32", "bf16", "f16")
+
+
+class Session(Protocol):
+    """A compiled network on one device, with a fixed number of slots that compute independently.
+
+    A slot's life: write the picture into ``input(slot)``, ``submit(slot)``, then ``wait(slot)`` for its raw outputs.
+    """
+
+    input_shape: tuple[int, int, int, int]
+    """``(N, H, W, 3)`` of the u8 BGR input."""
+    device: str
+    """The device that computes, as OpenVINO names it."""
+    slots: int
+    """How many pictures can be under way at once."""
+
+    def input(self, slot: int) -> NDArray[np.uint8]:
+        """The slot's input tensor: a writable view, no copy between it and the device."""
+
+    def submit(self, slot: int) -> None:
+        """Begin computing what lies in the slot's input."""
+
+    def wait(self, slot: int, timeout: float | None = None) -> list[NDArray[np.float32]]:
+        """The slot's outputs in the card's order; they stay valid until the slot is submitted again.
+
+        Raises:
+            ModelError: when nothing came within ``timeout`` seconds, or the device failed.
+        """
+
+    def close(self) -> None:
+        """Give the device back."""
+
+
+class OpenVINOSession:
+    """A :class:`Session` on the OpenVINO runtime of this process."""
+
+    def __init__(self, compiled: openvino.CompiledModel, outputs: Sequence[str], slots: int = 1) -> None:
+        import openvino as ov
+
+        self.device = ", ".join(str(d) for d in compiled.get_property("EXECUTION_DEVICES"))
+        shape = tuple(compiled.input(0).get_shape())
+        self.input_shape = (int(shape[0]), int(shape[1]), int(shape[2]), int(shape[3]))
+        self.slots = slots
+        self._compiled = compiled
+        self._inputs: list[NDArray[np.uint8]] = []
+        self._requests: list[Any] = []
+        for _ in range(slots):
+            request = compiled.create_infer_request()
+            image = np.zeros(self.input_shape, np.uint8)
+            request.set_input_tensor(ov.Tensor(image, shared_memory=True))
+            self._inputs.append(image)
+            self._requests.append(request)
+        self._outputs = [[np.asarray(request.get_tensor(name).data) for name in outputs] for request in self._requests]
+
+    def input(self, slot: int) -> NDArray[np.uint8]:
+        """See :class:`Session`."""
+        return self._inputs[slot]
+
+    def submit(self, slot: int) -> None:
+        """See :class:`Session`."""
+        self._requests[slot].start_async()
+
+    def wait(self, slot: int, timeout: float | None = None) -> list[NDArray[np.float32]]:
+        """See :class:`Session`."""
+        request = self._requests[slot]
+        try:
+            if timeout is None:
+                request.wait()
+            elif not request.wait_for(int(timeout * 1000)):
+                raise ModelError(f"the device {self.device} gave no result within {timeout:g} s")
+        except RuntimeError as error:
+            raise ModelError(f"the device {self.device} failed while computing: {first_line(error)}") from error
+        return self._outputs[slot]
+
+    def close(self) -> None:
+        """See :class:`Session`."""
+        self._outputs.clear()
+        self._requests.clear()
+        self._inputs.clear()
+        del self._compiled
+
+
+def first_line(error: Exception) -> str:
+    """The telling line of an OpenVINO message, without its source locations."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if not line.startswith(("Exception from", "Check '"))]
+    return (telling or lines or [type(error).__name__])[0]
+
+
+def available_devices() -> dict[str, str]:
+    """Every device that OpenVINO sees, with its full name.
+
+    Example:
+        >>> from ovyolo.runtime import available_devices
+        >>> "CPU" in available_devices()
+        True
+    """
+    import openvino as ov
+
+    core = ov.Core()
+    return {name: str(core.get_property(name, "FULL_DEVICE_NAME")) for name in core.available_devices}
+
+
+def check_device(core: openvino.Core, device: str) -> str:
+    """``device`` in OpenVINO's spelling.
+
+    Raises:
+        DeviceError: when it is not there (says which are), or is a string that falls back without a word.
+    """
+    name = device.strip().upper().removeprefix("INTEL:")
+    found = list(core.available_devices)
+    if name.split(":")[0] in FORBIDDEN_DEVICES:
+        raise DeviceError(
+            f"device {device!r} would choose or fall back without a word; name one device: {', '.join(found)}"
+        )
+    if name not in found and not any(other.startswith(f"{name}.") for other in found):
+        raise DeviceError(f"device {device!r} is not there; OpenVINO sees: {', '.join(found) or 'none'}")
+    return name
+
+
+def read_model(path: Path, core: openvino.Core) -> tuple[openvino.Model, Card]:
+    """Read an IR and its card.
+
+    Raises:
+        ModelError: the file is missing, damaged, or does not explain itself.
+    """
+    if not path.is_file():
+        raise ModelError(
+            f"{path} {'is a folder' if path.is_dir() else 'does not exist'}: give the path of an .xml file"
+        )
+    weights = path.with_suffix(".bin")
+    if not weights.is_file():
+        raise ModelError(f"{weights} is missing: an IR is a pair, copy both files or run `ovyolo export` again")
+    try:
+        model = core.read_model(path, weights)
+    except RuntimeError as error:
+        raise ModelError(
+            f"{path} cannot be read as an OpenVINO IR ({first_line(error)}): run `ovyolo export` again"
+        ) from error
+    card = read_card(model, str(path))
+    expected = card.made.get("weights_crc32")
+    if expected is not None and expected != f"{zlib.crc32(weights.read_bytes()):08x}":
+        raise ModelError(f"{weights} is damaged or belongs to another model: run `ovyolo export` again")
+    check_contract(model, card, path)
+    return model, card
+
+
+def check_contract(model: openvino.Model, card: Card, path: Path) -> None:
+    """Raise ModelError where the network's inputs and outputs are not what its card says."""
+    shapes = {name: list(port.get_partial_shape()) for port in model.outputs for name in port.get_names()}
+    if len(model.inputs) != 1 or any(name not in shapes for name in card.head.outputs):
+        raise ModelError(f"{path}: its outputs {sorted(shapes)} are not those of its card: run `ovyolo export` again")
+    if model.is_dynamic() or list(model.input(0).get_shape())[1:] != [*card.imgsz, 3]:
+        raise ModelError(
+            f"{path}: its input {model.input(0).get_partial_shape()} is not [N, {card.imgsz[0]}, {card.imgsz[1]}, 3], "
+            "as its card says: run `ovyolo export` again"
+        )
+
+
+def open_session(
+    path: Path,
+    device: str = "CPU",
+    *,
+    slots: int = 1,
+    threads: int | None = None,
+    cache_dir: Path | None = None,
+    precision: str | None = None,
+) -> tuple[OpenVINOSession, Card]:
+    """Compile the IR ``path`` for ``device`` in latency mode.
+
+    Args:
+        path: the ``.xml``.
+        device: as OpenVINO names it: ``CPU``, ``GPU``, ``GPU.1``, ``NPU``.
+        slots: how many pictures can be under way at once.
+        threads: CPU threads; by default OpenVINO decides.
+        cache_dir: where compiled models are kept between runs; by default nowhere.
+        precision: what layers that are not INT8 compute in: ``"f32"``, ``"bf16"`` or ``"f16"``. By default ``"f32"`` on
+            a CPU, because OpenVINO would otherwise use BF16 where the CPU has it, and scores would differ between
+            machines; other devices choose for themselves.
+
+    Raises:
+        ModelError: see :func:`read_model`.
+        DeviceError: the device is not there, or cannot run the model.
+    """
+    import openvino as ov
+
+    if threads is not None and threads < 1:
+        raise DimensionError(f"threads is {threads}; it takes a whole number from 1")
+    if precision not in (None, *PRECISIONS):
+        raise DimensionError(f"precision is {precision!r}; it takes one of {', '.join(PRECISIONS)}")
+    core = ov.Core()
+    name = check_device(core, device)
+    model, card = read_model(path, core)
+    config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+    if name == "CPU":
+        config["INFERENCE_PRECISION_HINT"] = precision or "f32"
+        if threads is not None:
+            config["INFERENCE_NUM_THREADS"] = threads
+    elif precision is not None:
+        config["INFERENCE_PRECISION_HINT"] = precision
+    if cache_dir is not None:
+        config["CACHE_DIR"] = str(cache_dir)
+    try:
+        compiled = core.compile_model(model, name, config)
+    except RuntimeError as error:
+        raise DeviceError(f"device {name} cannot run {path}: {first_line(error)}") from error
+    return OpenVINOSession(compiled, card.head.outputs, slots), card

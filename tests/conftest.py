@@ -1,0 +1,26 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def shared_data() -> Path | None:
+    """The folder with third-party weights, pictures and golden results, or None where it is absent."""
+    named = os.environ.get("OVYOLO_SHARED_DATA")
+    candidate = Path(named) if named else ROOT.parent / "shared" / "data"
+    return candidate if candidate.is_dir() else None
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """``shared/data`` beside the checkout (or ``OVYOLO_SHARED_DATA``); skips, visibly, where it is absent."""
+    folder = shared_data()
+    if folder is None:
+        pytest.skip("shared/data is not beside this checkout (set OVYOLO_SHARED_DATA to its path)")
+    return folder
