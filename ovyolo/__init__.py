@@ -4,24 +4,28 @@
 >>> ovyolo.__version__
 '0.1.0'
 
-``import ovyolo`` loads NumPy and nothing heavier; OpenVINO and OpenCV load with the first name that needs them.
+``import ovyolo`` is light: NumPy, OpenCV and OpenVINO load with the first name that needs them.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ovyolo.detections import Detections
 from ovyolo.errors import OvyoloError, OvyoloWarning
 from ovyolo.version import __version__
 
 if TYPE_CHECKING:
+    from ovyolo.detections import Detections as Detections
     from ovyolo.detector import Detector as Detector
     from ovyolo.export import export as export
 
 __all__ = ["Detections", "Detector", "OvyoloError", "OvyoloWarning", "__version__", "export"]
 
-_LAZY = {"Detector": ("ovyolo.detector", "Detector"), "export": ("ovyolo.export.api", "export")}
+_LAZY = {
+    "Detections": ("ovyolo.detections", "Detections"),
+    "Detector": ("ovyolo.detector", "Detector"),
+    "export": ("ovyolo.export.api", "export"),
+}
 
 
 def __getattr__(name: str) -> Any:

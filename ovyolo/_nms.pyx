@@ -45,7 +45,7 @@ cdef extern from "_simd.h" nogil:
     int64_t ovyolo_scan(const float*, int64_t, float, int32_t*, uint8_t*)
     uint32_t ovyolo_best(const float*, int64_t, int32_t, int, float*, int32_t*)
     int64_t ovyolo_hits(
-        const float*, const int32_t*, const float*, const uint8_t*, int64_t, int, int32_t*, uint8_t*)
+        const float*, const int32_t*, const float*, const uint8_t*, int64_t, int, int64_t, int32_t*, uint8_t*)
     bint ovyolo_chain(const ovyolo_block*, int32_t, int, int32_t, const ovyolo_box*, float)
     uint32_t ovyolo_ordered(float)
     float ovyolo_unordered(uint32_t)
@@ -166,13 +166,13 @@ def decode_nms(
             f"anchors have shape {anchor_shape}; pass [{levels}, anchors, 2]: width and height in network pixels"
         )
     na = anchor_shape[1]
-    cdef const double[:, :, ::1] anchor_view = checked_numbers(
+    cdef const double[::1] anchor_view = checked_numbers(
         anchors, "anchors", (levels, na, 2), "anchor widths and heights in network pixels")
     cdef const double[::1] stride_view = checked_numbers(
-        strides, "strides", (levels,), f"{levels} strides in network pixels, one for each level")
+        strides, "strides", (levels,), "strides in network pixels, one for each level")
     channels = na * (5 + <int64_t> work.classes)
     for level in range(levels):
-        array = checked_array(given[level], f"heads[{level}]")
+        array = checked_array(given[level], "heads", level)
         shape = array.shape
         if len(shape) == 4 and shape[0] == 1:
             shape = shape[1:]
@@ -213,8 +213,8 @@ def decode_nms(
             for anchor in range(<int32_t> na):
                 plane = &work.plane[level * na + anchor]
                 plane.stride = stride_view[level]
-                plane.anchor_width = anchor_view[level, anchor, 0]
-                plane.anchor_height = anchor_view[level, anchor, 1]
+                plane.anchor_width = anchor_view[2 * (level * na + anchor)]
+                plane.anchor_height = anchor_view[2 * (level * na + anchor) + 1]
                 plane.width = array.shape[array.ndim - 1]
             with nogil:
                 for anchor in range(<int32_t> na):

@@ -29,22 +29,24 @@ cdef int64_t count(object value, str name, int64_t most) except -1:
     return most if number > most else number
 
 
-cdef object checked_array(object array, str name):
-    """A contiguous, aligned float32 array of the same values; a copy only where the one given is neither."""
-    if not isinstance(array, ndarray):
-        raise DimensionError(f"{name} is a {type(array).__name__}; pass a float32 NumPy array")
+cdef object checked_array(object array, str name, Py_ssize_t index=-1):
+    """A contiguous, aligned float32 array of the same values; a copy only where the one given is not so."""
+    if not isinstance(array, ndarray) or array.dtype != FLOAT32:
+        if index >= 0:
+            name = f"{name}[{index}]"
+        if not isinstance(array, ndarray):
+            raise DimensionError(f"{name} is a {type(array).__name__}; pass a float32 NumPy array")
+        raise DimensionError(f"{name} has dtype {array.dtype}; pass float32 (array.astype(numpy.float32))")
     if type(array) is not ndarray:
         array = np.asarray(array)
-    if array.dtype != FLOAT32:
-        raise DimensionError(f"{name} has dtype {array.dtype}; pass float32 (array.astype(numpy.float32))")
     flags = array.flags
     if not flags.c_contiguous or not flags.aligned:
         array = np.array(array, dtype=FLOAT32, order="C", copy=True)
     return array
 
 
-cdef object checked_numbers(object values, str name, tuple shape, str meaning):
-    """Finite, positive float64 numbers of the given shape."""
+cdef const double[::1] checked_numbers(object values, str name, tuple shape, str meaning):
+    """Finite, positive float64 numbers of the given shape, flat."""
     try:
         array = np.asarray(values, dtype=np.float64, order="C")
     except (TypeError, ValueError, OverflowError):
@@ -56,7 +58,7 @@ cdef object checked_numbers(object values, str name, tuple shape, str meaning):
     for i in range(flat.shape[0]):
         if not 0.0 < flat[i] <= 1e6:
             raise DimensionError(f"{name} holds {flat[i]:g}; pass {meaning}, positive and at most 1e6")
-    return array
+    return flat
 
 
 cdef object checked_mask(object class_mask, int64_t num_classes):

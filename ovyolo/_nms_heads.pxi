@@ -60,7 +60,8 @@ cdef int64_t admit_groups(
                 work.nonfinite += 1
                 continue
             chunk.objectness[8 * n + lane] = objectness
-            chunk.threshold[8 * n + lane] = logit_below(least / objectness)
+            if work.multi_label:
+                chunk.threshold[8 * n + lane] = logit_below(least / objectness)
             chunk.cell[8 * n + lane] = work.cells
             cell = &work.cell[work.cells]
             cell.box[0] = x
@@ -127,7 +128,8 @@ cdef void mark_nans(Work* work, Chunk* chunk, const float* planes, int64_t size,
 
 cdef int all_classes(Work* work, Chunk* chunk, const float* planes, int64_t size, int64_t groups) noexcept nogil:
     cdef int lane, lanes = 8 if size >= 8 else <int> size
-    cdef int64_t hits, i, g, number
+    # far enough ahead for main memory to answer
+    cdef int64_t hits, i, g, number, planes_ahead = 1 + 64 // groups
     cdef int32_t k
     cdef uint32_t bits
     cdef const float* plane
@@ -138,7 +140,8 @@ cdef int all_classes(Work* work, Chunk* chunk, const float* planes, int64_t size
             continue
         plane = planes + (5 + <int64_t> k) * size
         hits = ovyolo_hits(
-            plane, chunk.start, chunk.threshold, chunk.active, groups, lanes, chunk.hit, chunk.hit_mask
+            plane, chunk.start, chunk.threshold, chunk.active, groups, lanes,
+            size * planes_ahead if k + planes_ahead < work.classes else 0, chunk.hit, chunk.hit_mask,
         )
         for i in range(hits):
             g = chunk.hit[i]

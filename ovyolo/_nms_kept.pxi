@@ -196,7 +196,8 @@ cdef int kept_add(Kept* kept, const ovyolo_box* box, int32_t class_id) noexcept 
 
 
 cdef inline bint kept_suppresses(const Kept* kept, const ovyolo_box* box, int32_t class_id) noexcept nogil:
-    if not box.area > 0.0:
+    # nothing exceeds an IoU of 1, in float32 either
+    if not box.area > 0.0 or kept.iou >= 1.0:
         return False
     if kept.by_grid:
         return kept.highest >= 0 and grid_suppresses(kept, box, class_id)

@@ -40,7 +40,7 @@ typedef struct {
 
 typedef int64_t (*ovyolo_scan_fn)(const float *, int64_t, float, int32_t *, uint8_t *);
 typedef uint32_t (*ovyolo_best_fn)(const float *, int64_t, int32_t, int, float *, int32_t *);
-typedef int64_t (*ovyolo_hits_fn)(const float *, const int32_t *, const float *, const uint8_t *, int64_t, int,
+typedef int64_t (*ovyolo_hits_fn)(const float *, const int32_t *, const float *, const uint8_t *, int64_t, int, int64_t,
                                   int32_t *, uint8_t *);
 typedef int (*ovyolo_chain_fn)(const ovyolo_block *, int32_t, int, int32_t, const ovyolo_box *, float);
 
@@ -100,10 +100,13 @@ static uint32_t ovyolo_best_plain(const float *planes, int64_t plane_size, int32
     return nan;
 }
 
-/* Groups with an active lane of `plane` above its own threshold (eight for each group) or NaN. */
+/* Groups with an active lane of `plane` above its own threshold (eight for each group) or NaN. The vector versions fetch
+ * what lies `ahead` floats further on, in a plane soon to be read, into the cache; fetching never faults. */
 static int64_t ovyolo_hits_plain(const float *plane, const int32_t *start, const float *threshold,
-                                 const uint8_t *active, int64_t groups, int lanes, int32_t *hit, uint8_t *mask) {
+                                 const uint8_t *active, int64_t groups, int lanes, int64_t ahead, int32_t *hit,
+                                 uint8_t *mask) {
     int64_t count = 0;
+    (void)ahead;
     for (int64_t g = 0; g < groups; g++) {
         const float *v = plane + start[g];
         uint32_t m = 0;
@@ -176,11 +179,13 @@ static uint32_t ovyolo_best_sse2(const float *planes, int64_t plane_size, int32_
 }
 
 static int64_t ovyolo_hits_sse2(const float *plane, const int32_t *start, const float *threshold,
-                                const uint8_t *active, int64_t groups, int lanes, int32_t *hit, uint8_t *mask) {
-    if (lanes < 8) return ovyolo_hits_plain(plane, start, threshold, active, groups, lanes, hit, mask);
+                                const uint8_t *active, int64_t groups, int lanes, int64_t ahead, int32_t *hit,
+                                uint8_t *mask) {
+    if (lanes < 8) return ovyolo_hits_plain(plane, start, threshold, active, groups, lanes, ahead, hit, mask);
     int64_t count = 0;
     for (int64_t g = 0; g < groups; g++) {
         const float *v = plane + start[g], *t = threshold + 8 * g;
+        _mm_prefetch((const char *)(v + ahead), _MM_HINT_T0);
         __m128 low = _mm_cmpnle_ps(_mm_loadu_ps(v), _mm_loadu_ps(t));
         __m128 high = _mm_cmpnle_ps(_mm_loadu_ps(v + 4), _mm_loadu_ps(t + 4));
         int m = (_mm_movemask_ps(low) | _mm_movemask_ps(high) << 4) & active[g];
@@ -256,12 +261,14 @@ OVYOLO_TARGET_AVX2 static uint32_t ovyolo_best_avx2(const float *planes, int64_t
 }
 
 OVYOLO_TARGET_AVX2 static int64_t ovyolo_hits_avx2(const float *plane, const int32_t *start, const float *threshold,
-                                            const uint8_t *active, int64_t groups, int lanes, int32_t *hit,
-                                            uint8_t *mask) {
-    if (lanes < 8) return ovyolo_hits_plain(plane, start, threshold, active, groups, lanes, hit, mask);
+                                            const uint8_t *active, int64_t groups, int lanes, int64_t ahead,
+                                            int32_t *hit, uint8_t *mask) {
+    if (lanes < 8) return ovyolo_hits_plain(plane, start, threshold, active, groups, lanes, ahead, hit, mask);
     int64_t count = 0;
     for (int64_t g = 0; g < groups; g++) {
-        __m256 above = _mm256_cmp_ps(_mm256_loadu_ps(plane + start[g]), _mm256_loadu_ps(threshold + 8 * g), _CMP_NLE_UQ);
+        const float *v = plane + start[g];
+        _mm_prefetch((const char *)(v + ahead), _MM_HINT_T0);
+        __m256 above = _mm256_cmp_ps(_mm256_loadu_ps(v), _mm256_loadu_ps(threshold + 8 * g), _CMP_NLE_UQ);
         int m = _mm256_movemask_ps(above) & active[g];
         hit[count] = (int32_t)g;
         mask[count] = (uint8_t)m;

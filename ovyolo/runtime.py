@@ -149,6 +149,8 @@ def read_model(path: Path, core: openvino.Core) -> tuple[openvino.Model, Card]:
         raise ModelError(
             f"{path} {'is a folder' if path.is_dir() else 'does not exist'}: give the path of an .xml file"
         )
+    if path.suffix.lower() != ".xml":
+        raise ModelError(f"{path} is not an OpenVINO IR: give an .xml file that ovyolo made")
     weights = path.with_suffix(".bin")
     if not weights.is_file():
         raise ModelError(f"{weights} is missing: an IR is a pair, copy both files or run `ovyolo export` again")

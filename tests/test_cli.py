@@ -94,7 +94,7 @@ def test_bad_pictures_are_skipped_only_on_request(capsys, model: Path, photos: P
     assert not (tmp_path / "b.json").exists()
     status, _, err = run(capsys, *words, "--skip-bad")
     assert status == 1
-    assert "skipped: " in err and "3.png" in err
+    assert "warning: " in err and "3.png" in err
     assert len(json.loads((tmp_path / "b.json").read_text())) == 3
 
 

@@ -101,14 +101,12 @@ def test_any_boxes_on_any_size(size: tuple[int, int], rows: list[tuple[float, ..
     extent=st.tuples(st.floats(0, 1), st.floats(0, 1)),
 )
 @settings(max_examples=150, deadline=None)
-def test_label_lies_inside(
-    size: tuple[int, int], corner: tuple[float, float], extent: tuple[float, float]
-) -> None:
+def test_label_lies_inside(size: tuple[int, int], corner: tuple[float, float], extent: tuple[float, float]) -> None:
     height, width = size
     x1, y1 = int(corner[0] * (width - 1)), int(corner[1] * (height - 1))
     box = [x1, y1, x1 + int(extent[0] * (width - 1 - x1)), y1 + int(extent[1] * (height - 1 - y1))]
     line = _measure("spur 0.87", 0.4, 1)
-    spot = _place(line, box, width, height, 2, np.array([box], np.float64), [])
+    spot = _place(line, box, width, height, 2, np.array([box], np.float64), np.empty((0, 4)))
     if line.width > width or line.height > height:
         assert spot is None
     else:

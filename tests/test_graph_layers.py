@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: layers are compared with it")
 from torch import nn  # noqa: E402
 
-from ovyolo.errors import DimensionError, UnsupportedModelError  # noqa: E402
+from ovyolo.errors import DimensionError, OvyoloError, UnsupportedModelError  # noqa: E402
 from ovyolo.export.checkpoint import read_checkpoint  # noqa: E402
 from ovyolo.export.graph import build_model  # noqa: E402
 from reference import torch_yolo as ref  # noqa: E402
@@ -211,6 +211,14 @@ def test_size_must_fit_the_stride(imgsz: tuple[int, int], tmp_path: Path) -> Non
         build_model(read_checkpoint(path), imgsz)
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_diverged_weights_are_refused(bad: float, tmp_path: Path) -> None:
+    model = GENERATIONS["v7-p5"]().eval()
+    model.model[1].conv.weight.data[0, 0, 0, 0] = bad
+    with pytest.raises(UnsupportedModelError, match=r"m\.pt: its weights hold NaN or infinity: the training diverged"):
+        build_model(read_checkpoint(save(model, tmp_path / "m.pt")), (64, 64))
+
+
 def test_more_names_than_classes(tmp_path: Path) -> None:
     model = GENERATIONS["v7-p5"]().eval()
     model.names = ["a", "b", "c"]
@@ -223,3 +231,45 @@ def test_only_operations_of_old_opsets(tmp_path: Path) -> None:
     graph, _ = build_model(read_checkpoint(save(model, tmp_path / "m.pt")), (64, 64))
     versions = {op.get_type_info().version_id for op in graph.get_ordered_ops()}
     assert versions <= {f"opset{i}" for i in range(1, 8)}
+
+
+def set_deep(module: Any, path: str, value: Any) -> None:
+    *parts, leaf = path.split(".")
+    for part in parts:
+        module = getattr(module, part) if not part.isdigit() else module[int(part)]
+    module.__dict__[leaf] = value
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("model.0.conv.groups", "two"),
+        ("model.0.conv.groups", 0),
+        ("model.0.conv.groups", 10**30),
+        ("model.0.conv.stride", (0, 0)),
+        ("model.0.conv.stride", None),
+        ("model.0.conv.padding", (-9, -9)),
+        ("model.0.conv.padding", "same"),
+        ("model.0.conv.dilation", []),
+        ("model.0.bn.eps", "small"),
+        ("model.0.bn.eps", float("-inf")),
+        ("model.0.f", {}),
+        ("model.0.f", "previous"),
+        ("model.3.f", 99),
+        ("model.3.f", [-1, -1]),
+        ("model.7.m.kernel_size", 10**9),
+        ("model.7.m.kernel_size", None),
+        ("model.8.scale_factor", float("nan")),
+        ("model.8.scale_factor", 1e30),
+        ("model.9.d", 7),
+        ("model.9.d", "channels"),
+        ("model.0.conv.weight", None),
+    ],
+)
+def test_numbers_that_do_not_fit_are_refused(path: str, value: Any, tmp_path: Path) -> None:
+    model = GENERATIONS["v7-p5"]().eval()
+    set_deep(model, path, value)
+    if path.endswith("weight"):
+        model.model[0].conv._parameters.pop("weight")
+    with pytest.raises(OvyoloError, match=r"odd\.pt: "):
+        build_model(read_checkpoint(save(model, tmp_path / "odd.pt")), (64, 64))

@@ -158,7 +158,9 @@ def test_truncated_anything_is_an_image_error(
         assert str(path) in str(error)
 
 
-@given(data=st.binary(max_size=300), start=st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\0"]))
+@given(
+    data=st.binary(max_size=300), start=st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\0"])
+)
 @settings(max_examples=150, deadline=None)
 def test_garbage_is_an_image_error(tmp_path_factory: pytest.TempPathFactory, start: bytes, data: bytes) -> None:
     path = tmp_path_factory.mktemp("garbage") / "a.png"
@@ -183,7 +185,7 @@ def test_missing_folder_empty(tmp_path: Path) -> None:
     (tmp_path / "empty.png").touch()
     assert "is empty" in refusal(tmp_path / "empty.png")
     refusal(tmp_path / ("x" * 5000))
-    with pytest.raises(ImageError, match="cannot be read|does not exist"):
+    with pytest.raises(ImageError, match=r"cannot be read|does not exist"):
         read_image("a\0b.png")
 
 
@@ -276,7 +278,9 @@ def test_as_bgr_converts(image: np.ndarray) -> None:
     assert converted.shape == (*image.shape[:2], 3) and converted.dtype == np.uint8
     byte = {"uint8": lambda a: a, "uint16": lambda a: a // 256, "bool": lambda a: a * 255}[image.dtype.name](image)
     full = np.broadcast_to(byte[..., None] if byte.ndim == 2 else byte, (*image.shape[:2], max(1, image.shape[-1])))
-    expected = full[..., :3] if image.ndim == 3 and image.shape[2] > 1 else np.dstack([byte.reshape(image.shape[:2])] * 3)
+    expected = (
+        full[..., :3] if image.ndim == 3 and image.shape[2] > 1 else np.dstack([byte.reshape(image.shape[:2])] * 3)
+    )
     np.testing.assert_array_equal(converted, expected)
 
 

@@ -29,7 +29,9 @@ def save(path: Path, value: int = 0, size: tuple[int, int] = (8, 12)) -> Path:
 
 def film(path: Path, frames: int = 30, fps: float = 20) -> Path:
     """Frame ``i`` is grey ``8 * i``."""
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*("MJPG" if path.suffix == ".avi" else "mp4v")), fps, (64, 48))
+    writer = cv2.VideoWriter(
+        str(path), cv2.VideoWriter_fourcc(*("MJPG" if path.suffix == ".avi" else "mp4v")), fps, (64, 48)
+    )
     assert writer.isOpened()
     for i in range(frames):
         writer.write(np.full((48, 64, 3), 8 * i % 256, np.uint8))
@@ -265,7 +267,9 @@ def test_nothing_of_ffmpeg_on_the_terminal(tmp_path: Path) -> None:
 
 
 def test_import_is_light() -> None:
-    code = "import sys, ovyolo.io, ovyolo.io.sinks; print([m for m in ('cv2', 'openvino', 'torch') if m in sys.modules])"
+    code = (
+        "import sys, ovyolo.io, ovyolo.io.sinks; print([m for m in ('cv2', 'openvino', 'torch') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

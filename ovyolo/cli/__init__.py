@@ -21,6 +21,7 @@ __all__ = ["main"]
 COMMANDS = {
     "export": "turn a trained model (.pt, .onnx, .xml) into an OpenVINO IR with a card",
     "detect": "find objects in pictures, folders and videos",
+    "val": "measure a model, or anybody's predictions, on labelled pictures by COCO's metrics",
     "info": "say what a model is: its card, inputs, outputs, precision, size",
     "doctor": "say what this machine has: OpenVINO, devices, CPU, and what is missing for what",
 }

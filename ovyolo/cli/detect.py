@@ -122,8 +122,8 @@ def run(options: argparse.Namespace) -> int:
                 break
         seconds = time.perf_counter() - started
         errors = list(source.errors)
-    for path, message in errors:
-        print(f"skipped: {path}: {message}", file=sys.stderr)
+    for _, message in errors:
+        print(f"warning: {message}", file=sys.stderr)
     if not frames and errors:
         raise OvyoloError(f"none of the {len(errors)} pictures could be read")
     if not options.quiet:

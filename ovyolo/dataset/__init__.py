@@ -30,6 +30,7 @@ def load_dataset(
     *,
     images: str | Path | None = None,
     limit: int | None = None,
+    open_pictures: bool = True,
     follow: Callable[[list[Path]], Iterable[Path]] = lambda paths: paths,
 ) -> DataSet:
     """Read a split's pictures (their headers only) and labels, and find what is wrong with each file.
@@ -43,6 +44,8 @@ def load_dataset(
         split: ``train``, ``val`` or ``test`` of a ``data.yaml``; a COCO JSON is one split and ignores it.
         images: the folder of a COCO JSON's pictures; by default likely places near it are tried.
         limit: read at most so many pictures, evenly spread.
+        open_pictures: without it the pictures of a COCO JSON that gives their sizes are not looked at, nor need they be
+            there: enough to judge predictions. YOLO labels always need their pictures' sizes.
         follow: wraps the list of pictures while they are read, for a progress bar.
 
     Raises:
@@ -58,7 +61,7 @@ def load_dataset(
         raise DimensionError(f"limit is {limit}; it takes a whole number from 1")
     path = Path(data)
     if path.suffix.lower() == ".json":
-        return load_coco(path, split, images, limit=limit, follow=follow)
+        return load_coco(path, split, images, limit=limit, open_pictures=open_pictures, follow=follow)
     if images is not None:
         raise DataError(f"{path} says itself where its pictures are: --images is for COCO .json files")
     return load_yolo(path, split, limit=limit, follow=follow)

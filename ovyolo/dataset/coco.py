@@ -27,6 +27,7 @@ def load_coco(
     images: str | Path | None = None,
     *,
     limit: int | None = None,
+    open_pictures: bool = True,
     follow: Callable[[list[Path]], Iterable[Path]] = lambda paths: paths,
 ) -> DataSet:
     """Read a COCO JSON; see :func:`ovyolo.dataset.load_dataset`. Class ``i`` is the category with the ``i``-th id."""
@@ -34,7 +35,7 @@ def load_coco(
     categories = _categories(data["categories"], path)
     class_of = {category: index for index, category in enumerate(categories)}
     records = _images(data["images"], path)
-    folder = _folder(path, Path(images) if images is not None else None, records, split)
+    folder = _folder(path, Path(images) if images is not None else None, records, split, open_pictures)
     found, wrong, problems, ignored = _annotations(data["annotations"], path, class_of, set(records))
 
     chosen = list(records)
@@ -46,7 +47,8 @@ def load_coco(
         try:
             if image in wrong:
                 raise DataError(wrong[image])
-            size = picture_size(picture)
+            known = _said_size(records[image])
+            size = known if known is not None and not open_pictures else picture_size(picture)
             items.append(_item(image, picture, size, records[image], found[image]))
         except (DataError, ImageError) as error:
             problems.append(Problem(picture, str(error).removeprefix(str(picture)).strip()))
@@ -84,7 +86,8 @@ def _categories(rows: list[dict[str, Any]], path: Path) -> dict[int, str]:
     """Category id → name, in the order of the ids."""
     categories: dict[int, str] = {}
     for row in rows:
-        number, name = row.get("id"), row.get("name")
+        number: Any = row.get("id")
+        name = row.get("name")
         if not _whole(number) or not isinstance(name, str):
             raise DataError(f"{path}: a category needs a whole number `id` and a `name`, not {str(row)[:80]}")
         if number in categories:
@@ -109,11 +112,13 @@ def _images(rows: list[dict[str, Any]], path: Path) -> dict[int, dict[str, Any]]
     return records
 
 
-def _folder(path: Path, given: Path | None, records: dict[int, dict[str, Any]], split: str) -> Path:
+def _folder(path: Path, given: Path | None, records: dict[int, dict[str, Any]], split: str, needed: bool) -> Path:
     """The folder that ``file_name`` counts from: the one given, or the first likely one that has a picture."""
     if given is not None:
         if not given.is_dir():
-            raise DataError(f"{given} {'is not a folder' if given.exists() else 'does not exist'}: name it with --images")
+            raise DataError(
+                f"{given} {'is not a folder' if given.exists() else 'does not exist'}: name it with --images"
+            )
         return given.absolute()
     base = path.absolute().parent
     part = path.stem.removeprefix("instances_").removeprefix("person_keypoints_")
@@ -126,6 +131,8 @@ def _folder(path: Path, given: Path | None, records: dict[int, dict[str, Any]], 
     for place in places:
         if any((place / name).is_file() for name in few):
             return place
+    if not needed:
+        return base
     raise DataError(f"{path}: its pictures (such as {few[0]}) were not found near it: name their folder with --images")
 
 
@@ -139,9 +146,11 @@ def _annotations(
     ignored = 0
     for index, row in enumerate(rows):
         label = f"annotation {row.get('id', f'at place {index}')}"
-        image = row.get("image_id")
+        image: Any = row.get("image_id")
         if not _whole(image) or image not in images:
-            problems.append(Problem(path, f"{label} belongs to image_id {str(image)[:40]}, which is not among its images"))
+            problems.append(
+                Problem(path, f"{label} belongs to image_id {str(image)[:40]}, which is not among its images")
+            )
             continue
         try:
             found[int(image)].append(_annotation(row, class_of))
@@ -153,7 +162,7 @@ def _annotations(
 
 def _annotation(row: dict[str, Any], class_of: dict[int, int]) -> Annotation:
     """One annotation as ``xywh``, class, crowd, area."""
-    category = row.get("category_id")
+    category: Any = row.get("category_id")
     if not _whole(category) or category not in class_of:
         raise DataError(f"has category_id {str(category)[:40]}, which is not among the categories")
     box = row.get("bbox")
@@ -184,8 +193,8 @@ def _polygon_box(polygons: list[Any]) -> list[float] | None:
 
 
 def _item(image: int, path: Path, size: tuple[int, int], record: dict[str, Any], rows: list[Annotation]) -> Item:
-    said = record.get("height"), record.get("width")
-    if None not in said and said != size:
+    said = _said_size(record)
+    if said is not None and said != size:
         raise DataError(
             f"is {size[1]}x{size[0]} pixels, but the JSON says {said[1]}x{said[0]}: another picture, or turned by EXIF"
         )
@@ -203,6 +212,13 @@ def _item(image: int, path: Path, size: tuple[int, int], record: dict[str, Any],
         crowd=np.array([row[2] for row in rows], np.bool_),
         area=np.array([row[3] for row in rows], np.float64),
     )
+
+
+def _said_size(record: dict[str, Any]) -> tuple[int, int] | None:
+    """``(height, width)`` as the JSON says; None when it does not."""
+    height: Any = record.get("height")
+    width: Any = record.get("width")
+    return (int(height), int(width)) if _whole(height) and _whole(width) and height > 0 and width > 0 else None
 
 
 def _whole(value: Any) -> bool:

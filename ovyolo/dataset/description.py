@@ -163,4 +163,6 @@ def _count(value: Any, path: Path) -> int | None:
 
 def _kind(value: Any) -> str:
     """What a YAML value is, for messages."""
-    return {dict: "a mapping", list: "a list"}.get(type(value), f"the text {str(value)[:50]!r}")
+    if isinstance(value, (dict, list)):
+        return "a mapping" if isinstance(value, dict) else "a list"
+    return f"the text {str(value)[:50]!r}"

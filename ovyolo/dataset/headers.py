@@ -1,7 +1,8 @@
 """A picture's size from its first bytes, and whether the file is whole, without decoding it.
 
 JPEG (ITU-T T.81; orientation by Exif 2.3), PNG (W3C PNG, third edition) and BMP are read here; whatever is
-unusual, and every other kind, is decoded by OpenCV. The size is what OpenCV's ``IMREAD_COLOR`` gives: turned as EXIF says.
+unusual, and every other kind, is decoded by OpenCV. The size is what OpenCV's ``IMREAD_COLOR`` gives: turned as EXIF
+says.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from ovyolo.errors import ImageError
 __all__ = ["PICTURE_SUFFIXES", "picture_size"]
 
 PICTURE_SUFFIXES = frozenset(
-    ".avif .bmp .dib .hdr .jp2 .jpe .jpeg .jpg .mpo .pbm .pgm .png .pnm .ppm .ras .sr .tif .tiff .webp".split()
+    {".avif", ".bmp", ".dib", ".hdr", ".jp2", ".jpe", ".jpeg", ".jpg", ".mpo", ".pbm", ".pgm", ".png", ".pnm"}
+    | {".ppm", ".ras", ".sr", ".tif", ".tiff", ".webp"}
 )
 # baseline, extended and progressive Huffman: what every OpenCV decodes
 PLAIN_FRAMES = (0xC0, 0xC1, 0xC2)

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from ovyolo.errors import CheckpointError, OvyoloError
+from ovyolo.errors import CheckpointError, OvyoloError, UnsafeCheckpointError
 from ovyolo.export.pickle_constructors import Global
 from ovyolo.export.pickle_scalars import Budget
 from ovyolo.export.records import Record
@@ -55,6 +55,9 @@ def load_tree(path: Path) -> object:
         raise _cannot_open(path, error) from error
     except MemoryError as error:
         raise CheckpointError(f"{path}: there is not enough memory to read it.") from error
+    except UnsafeCheckpointError as error:
+        advice = "Nothing was executed; do not trust the file, and do not open it with other tools."
+        raise UnsafeCheckpointError(f"{path}: {error} {advice}") from error
     except OvyoloError as error:
         raise type(error)(f"{path}: {error}") from error
 

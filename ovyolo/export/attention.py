@@ -91,8 +91,8 @@ def _layer(b: Emitter, record: Record, x: Value, name: str) -> Value:
     x = b.add(out, x, f"{name}.add1")
     second, first = _weight(record, "fc2.weight", name), _weight(record, "fc1.weight", name)
     first_bias, second_bias = _bias(children(record)["fc1"]), _bias(children(record)["fc2"])
-    bias = None if second_bias is None else np.asarray(second_bias, np.float64)
+    folded = None if second_bias is None else np.asarray(second_bias, np.float64)
     if first_bias is not None:
-        folded = second @ np.asarray(first_bias, np.float64)
-        bias = folded if bias is None else bias + folded
-    return b.add(b.linear(x, second @ first, bias, f"{name}.fc"), x, f"{name}.add2")
+        passed_on = second @ np.asarray(first_bias, np.float64)
+        folded = passed_on if folded is None else folded + passed_on
+    return b.add(b.linear(x, second @ first, folded, f"{name}.fc"), x, f"{name}.add2")

@@ -57,7 +57,9 @@ def refuse_root(tree: object) -> OvyoloError:
         return UnsupportedModelError(
             f"it holds no network (but {shown}); give the checkpoint of a training, as best.pt."
         )
-    return UnsupportedModelError(f"it holds a {type(tree).__name__} and no network; give the checkpoint of a training.")
+    return UnsupportedModelError(
+        f"it holds something of type {type(tree).__name__} and no network; give the checkpoint of a training."
+    )
 
 
 def _holds_tensors(candidate: dict) -> bool:

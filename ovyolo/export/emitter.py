@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import openvino as ov
 from numpy.typing import NDArray
+from openvino import Output as Value
 from openvino import opset1, opset4
 from openvino.utils.node_factory import NodeFactory
 
@@ -19,7 +19,6 @@ from ovyolo.errors import UnsupportedModelError
 
 __all__ = ["Emitter", "Value"]
 
-Value = ov.Output
 Array = NDArray[Any]
 
 
@@ -48,7 +47,12 @@ class Emitter:
 
     @staticmethod
     def _floats(values: Array | float) -> Value:
-        return opset1.constant(np.asarray(values, np.float32)).output(0)
+        array = np.asarray(values, np.float32)
+        if not np.isfinite(array).all():
+            raise UnsupportedModelError(
+                "its weights hold NaN or infinity: the training diverged, take an earlier checkpoint"
+            )
+        return opset1.constant(array).output(0)
 
     def _plain_input(self) -> Value:
         """The input as RGB from 0 to 1, for whatever is not a convolution."""

@@ -9,6 +9,7 @@ from ovyolo.export.checkpoint import Checkpoint, Record, attr, children, class_n
 
 from ovyolo.card import Card, Head
 from ovyolo.errors import DimensionError, OvyoloError, UnsupportedModelError
+from ovyolo.runtime import first_line
 
 if TYPE_CHECKING:
     import openvino
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from ovyolo.export.emitter import Value
 
 __all__ = ["build_model"]
+
+# what numbers of the wrong type or size in a checkpoint raise here and in OpenVINO
+MALFORMED = (TypeError, ValueError, KeyError, IndexError, AttributeError, ArithmeticError, RuntimeError)
 
 
 def build_model(
@@ -38,6 +42,11 @@ def build_model(
         return _build(checkpoint, imgsz, keep_half)
     except OvyoloError as error:
         raise type(error)(f"{checkpoint.path}: {error}") from error
+    except MALFORMED as error:
+        raise UnsupportedModelError(
+            f"{checkpoint.path}: its layers have parts or numbers that do not fit together ({first_line(error)}): "
+            "the file is damaged, or its layers are not the ones known by these names"
+        ) from error
 
 
 def _build(checkpoint: Checkpoint, imgsz: tuple[int, int], keep_half: bool) -> tuple[openvino.Model, Card]:

@@ -9,99 +9,25 @@ number has to agree.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ovyolo.export.levels import Levels
 from ovyolo.export.misfit import Misfit
 
 __all__ = [
     "Anchors",
-    "Levels",
     "check_rows",
     "decode_heads",
     "disagreement",
-    "levels_of",
     "measure_anchors",
-    "possible_levels",
     "row_strides",
 ]
 
 Array = NDArray[Any]
 Anchors = tuple[tuple[tuple[float, float], ...], ...]
-STRIDES = (2, 4, 8, 16, 32, 64, 128)
-
-
-@dataclass(frozen=True)
-class Levels:
-    """The shape of a head: finest level first.
-
-    Args:
-        strides: input pixels a cell.
-        cells: ``(rows, columns)`` of cells.
-        anchors: anchors a cell.
-        width: numbers a box: 5 + classes.
-    """
-
-    strides: tuple[int, ...]
-    cells: tuple[tuple[int, int], ...]
-    anchors: int
-    width: int
-
-    @property
-    def rows(self) -> int:
-        """Boxes in all."""
-        return self.anchors * sum(height * width for height, width in self.cells)
-
-    def split(self, rows: Array, *, coarsest_first: bool = False) -> list[Array]:
-        """``[rows, width]`` as one ``[anchors, height, width, 5+nc]`` a level, finest level first."""
-        order = list(range(len(self.cells)))[:: -1 if coarsest_first else 1]
-        parts: dict[int, Array] = {}
-        start = 0
-        for level in order:
-            height, width = self.cells[level]
-            count = self.anchors * height * width
-            parts[level] = rows[start : start + count].reshape(self.anchors, height, width, -1)
-            start += count
-        return [parts[level] for level in range(len(order))]
-
-    def finest_first(self, rows: Array, *, coarsest_first: bool) -> Array:
-        """``rows`` with their levels in our order."""
-        return np.concatenate([p.reshape(-1, self.width) for p in self.split(rows, coarsest_first=coarsest_first)])
-
-
-def strides_of(imgsz: tuple[int, int], cells: Sequence[tuple[int, int]]) -> tuple[int, ...]:
-    """Input pixels a cell, a level.
-
-    Raises:
-        Misfit: a level does not divide the input evenly, or two levels are alike.
-    """
-    strides = []
-    for height, width in cells:
-        if not height or not width or imgsz[0] % height or imgsz[0] // height * width != imgsz[1]:
-            raise Misfit(f"a level of {height} x {width} cells does not divide an input of {imgsz[0]} x {imgsz[1]}")
-        strides.append(imgsz[0] // height)
-    if sorted(set(strides)) != strides:
-        raise Misfit(f"its levels have the strides {strides}, where each should differ")
-    return tuple(strides)
-
-
-def levels_of(imgsz: tuple[int, int], heads: Sequence[Sequence[int]], width: int) -> Levels:
-    """The levels that raw heads of the shapes ``heads`` make, for boxes of ``width`` numbers.
-
-    Raises:
-        Misfit: they do not fit together.
-    """
-    channels = {head[1] for head in heads}
-    if len(channels) != 1:
-        raise Misfit(f"its levels have different numbers of channels, {sorted(channels)}")
-    anchors, rest = divmod(channels.pop(), width)
-    if rest or width < 6 or not anchors:
-        raise Misfit(f"the {heads[0][1]} channels of a level are no multiple of the {width} numbers of a box")
-    cells = tuple((int(head[2]), int(head[3])) for head in heads)
-    return Levels(strides_of(imgsz, cells), cells, anchors, width)
 
 
 def sigmoid(x: Array) -> Array:
@@ -132,11 +58,14 @@ def row_strides(levels: Levels) -> Array:
     return np.repeat(levels.strides, counts).reshape(-1, 1)
 
 
-def disagreement(rows: Array, expected: Array, strides: Array, tolerance: float, allowed: float = 0.0) -> str:
+def disagreement(
+    rows: Array, expected: Array, strides: Array, tolerance: float, *, allowed: float = 0.0, rounding: float = 0.0
+) -> str:
     """What of ``rows`` differs from ``expected`` by more than ``tolerance``; empty where nothing does.
 
     A centre may be off by ``tolerance`` strides, a size and a probability by ``tolerance`` of itself, and by a
-    thousandth of that on top, so that nothing is asked of noughts. A share of ``allowed`` rows may be off by more.
+    thousandth of that on top, so that nothing is asked of noughts; everything by ``rounding`` of itself. A share of
+    ``allowed`` rows may be off by more.
     """
     if rows.shape != expected.shape:
         return "numbers of boxes"
@@ -152,7 +81,7 @@ def disagreement(rows: Array, expected: Array, strides: Array, tolerance: float,
         ],
         axis=1,
     )
-    beyond = error > bounds
+    beyond = error > bounds + rounding * np.abs(expected)
     for part, what in ((slice(0, 2), "box centres"), (slice(2, 4), "box sizes"), (slice(4, None), "probabilities")):
         if beyond[:, part].any(axis=1).mean() > allowed:
             return f"{what} (by up to {error[:, part].max():.2g})"
@@ -182,8 +111,9 @@ def measure_anchors(
             raise Misfit("its box centres do not lie at the cells, in pixels, where YOLOv5 puts them")
     anchors = tuple(_anchors_of(part) for part in levels.split(zero, coarsest_first=coarsest_first))
     rng = np.random.default_rng(0)
-    for spread in (1.5, 4.0):
-        raws = [rng.normal(0, spread, shape).astype(np.float32) for shape in heads]
+    drawn = [rng.normal(0, 3, shape).astype(np.float32) for shape in heads]
+    for factor in (1.0, -1.0, 0.3):  # both signs everywhere, so that a bound on either side shows in every number
+        raws = [raw * np.float32(factor) for raw in drawn]
         rows = levels.finest_first(decode(raws), coarsest_first=coarsest_first)
         wrong = disagreement(rows, decode_heads(raws, levels, anchors), row_strides(levels), 1e-3)
         if wrong:
@@ -240,21 +170,3 @@ def check_rows(rows: Array, imgsz: tuple[int, int], candidates: Sequence[Levels]
     sizes = rows[:, 2:4]
     if sizes.min() < 0 or np.median(sizes) < 1 or np.median(sizes) > 4 * max(imgsz):
         raise Misfit("its box widths and heights are not plausible in pixels")
-
-
-def possible_levels(imgsz: tuple[int, int], rows: int, width: int) -> list[Levels]:
-    """The usual levels that make ``rows`` boxes, with 2 to 9 anchors a cell.
-
-    Heads with one box a cell are not among them: those are of other detectors, which have no objectness or other input.
-    """
-    found = []
-    for first in range(len(STRIDES)):
-        for last in range(first + 1, len(STRIDES) + 1):
-            strides = STRIDES[first:last]
-            if any(side % strides[-1] for side in imgsz):
-                continue
-            cells = tuple((imgsz[0] // stride, imgsz[1] // stride) for stride in strides)
-            anchors, rest = divmod(rows, sum(height * width for height, width in cells))
-            if not rest and 2 <= anchors <= 9:
-                found.append(Levels(strides, cells, anchors, width))
-    return found

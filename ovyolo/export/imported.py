@@ -2,41 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import openvino as ov
+from numpy.typing import NDArray
 from openvino import opset1
 
-from ovyolo.card import Card, Head
+from ovyolo.card import Card
 from ovyolo.errors import DataError, DimensionError, ExportError, OvyoloError
-from ovyolo.export.cut import Decoder, find_heads
 from ovyolo.export.fold_input import replace_input
-from ovyolo.export.heads import Anchors, Levels, check_rows, levels_of, measure_anchors, possible_levels
-from ovyolo.export.misfit import Misfit
 from ovyolo.export.names import graph_names
-from ovyolo.export.rawheads import check_raw, given_anchors, raw_rows
+from ovyolo.export.opsets import downgrade
+from ovyolo.export.plan import GivenAnchors, Plan, make_plan
+from ovyolo.export.rawheads import raw_rows
 from ovyolo.export.reading import Runner, read_graph, reason_of, tidy
-from ovyolo.export.selfcheck import check_heads, check_kept_rows, picture
+from ovyolo.export.selfcheck import check_halved, check_heads, check_kept_rows, picture
 from ovyolo.export.source import Source
 
 __all__ = ["import_model"]
-
-GivenAnchors = Sequence[Sequence[Sequence[float]]]
-
-
-@dataclass
-class _Cut:
-    """What was found out about a file, and the values in its graph that will be the outputs."""
-
-    outputs: list[ov.Output]
-    head: Head
-    num_classes: int
-    levels: Levels | None = None
-    coarsest_first: bool = False
-    notes: list[str] = field(default_factory=list)
 
 
 def import_model(
@@ -77,7 +62,7 @@ def import_model(
         raise ExportError(f"{path} is already an ovyolo model: use it as it is")
     try:
         source = Source(original, imgsz)
-        found = _from_raw(source, anchors) if source.decoded is None else _from_decoded(source, anchors)
+        found = make_plan(source, anchors)
         class_names = _names(found, names, *graph_names(original, metadata, path))
         model = _build(source, found, imgsz)
     except OvyoloError as error:
@@ -95,7 +80,7 @@ def import_model(
     )
 
 
-def _names(found: _Cut, given: tuple[str, ...] | None, stored: tuple[str, ...] | None, where: str) -> tuple[str, ...]:
+def _names(found: Plan, given: tuple[str, ...] | None, stored: tuple[str, ...] | None, where: str) -> tuple[str, ...]:
     names = stored if given is None else given
     if names is None:
         found.notes.append("Its source does not name its classes: they are called class0 and so on.")
@@ -116,76 +101,7 @@ def _made(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
     return made | {key: metadata[key][:200] for key in ("onnx.opset", "onnx.producer") if key in metadata}
 
 
-def _from_decoded(source: Source, given: GivenAnchors | None) -> _Cut:
-    """A file with a decoded output: cut where its decoding is YOLOv5's, otherwise left as it is."""
-    assert source.decoded is not None
-    if given is not None:
-        raise ExportError("its graph holds its own anchors: leave --anchors out, it is for files with raw heads")
-    decoded = source.outputs[source.decoded]
-    rows, width = (int(n) for n in decoded.get_shape()[1:])
-    levels = None
-    try:
-        heads = find_heads([decoded])
-        levels = levels_of(source.imgsz, [list(head.get_shape()) for head in heads], width)
-        if levels.rows != rows:
-            raise Misfit(f"its heads have {levels.rows} boxes, its output has {rows}")
-        decoder = Decoder(source.work.clone(), [source.decoded])
-        anchors, coarsest_first = measure_anchors(lambda raws: decoder(raws)[0][0], decoder.shapes, levels)
-    except Misfit as misfit:
-        return _kept(source, decoded, levels, str(misfit))
-    _refuse_other_outputs(source, levels)
-    return _Cut(heads, _head(levels, anchors), width - 5, levels, coarsest_first)
-
-
-def _refuse_other_outputs(source: Source, levels: Levels) -> None:
-    """Old exporters return the raw heads beside the decoded output; anything else is another kind of model."""
-    channels = levels.anchors * levels.width
-    for height, width in levels.cells:
-        known = ([levels.anchors, height, width, levels.width], [channels, height, width])
-        source.unexplained = [output for output in source.unexplained if list(output.get_shape())[1:] not in known]
-    if source.unexplained:
-        raise source.refusal("it has outputs that a detector has not")
-
-
-def _head(levels: Levels, anchors: Anchors) -> Head:
-    return Head("anchors", tuple(f"head{i}" for i in range(len(anchors))), levels.strides, anchors)
-
-
-def _kept(source: Source, decoded: ov.Output, levels: Levels | None, reason: str) -> _Cut:
-    """A file whose decoded output ``[N, R, 5+nc]`` is kept because of ``reason``, if the row decoder can serve it."""
-    rows, width = (int(n) for n in decoded.get_shape()[1:])
-    candidates = possible_levels(source.imgsz, rows, width) if levels is None else [levels]
-    if width < 6 or len(source.outputs) > 1 + (0 if levels is None else len(levels.cells)):
-        raise source.refusal(reason)
-    assert source.decoded is not None
-    run = Runner(source.original)
-    for seed in range(2):
-        feed = source.stage.feed(picture(source.imgsz, seed), source.original.get_parameters()[0])
-        try:
-            check_rows(run([feed])[source.decoded][0], source.imgsz, [c for c in candidates if c.anchors > 1])
-        except Misfit as misfit:
-            raise source.refusal(f"{reason}, and {misfit}") from misfit
-    note = f"The decoded output was kept, which is slower to read, because {reason}."
-    return _Cut([decoded], Head("rows", ("rows",)), width - 5, notes=[note])
-
-
-def _from_raw(source: Source, given: GivenAnchors | None) -> _Cut:
-    """A file that ends at its raw heads."""
-    try:
-        heads = find_heads(source.outputs)
-        shapes = [list(output.get_shape()) for output in source.outputs]
-        if len(heads) != len(shapes):
-            raise Misfit(f"its {len(shapes)} outputs come from {len(heads)} convolutions")
-        decoder = Decoder(source.work.clone(), range(len(shapes)))
-        check_raw(decoder, decoder.shapes)
-        anchors = given_anchors(given, shapes)
-        levels = levels_of(source.imgsz, decoder.shapes, decoder.shapes[0][1] // len(anchors[0]))
-    except Misfit as misfit:
-        raise source.refusal(str(misfit)) from misfit
-    return _Cut(heads, _head(levels, anchors), levels.width - 5, levels)
-
-
-def _build(source: Source, found: _Cut, imgsz: tuple[int, int] | None) -> ov.Model:
+def _build(source: Source, found: Plan, imgsz: tuple[int, int] | None) -> ov.Model:
     """The model for ``imgsz``, checked against the file."""
     parameter, notes = replace_input(source.work, source.stage)
     found.notes += notes
@@ -196,16 +112,19 @@ def _build(source: Source, found: _Cut, imgsz: tuple[int, int] | None) -> ov.Mod
     # a copy leaves behind what was cut off
     model = ov.Model(results, [parameter], "ovyolo").clone()
     model = _resized(model, source.imgsz, found)
-    _check(source, found, model)
-    if imgsz is not None and imgsz != source.imgsz:
-        model = _resized(model, imgsz, found)
+    finished = model.clone()
+    tidy(finished)
+    found.notes += downgrade(finished)
+    _check(source, found, finished)
+    if imgsz is None or imgsz == source.imgsz:
+        return finished
+    # what was folded above is of one size only
+    model = _resized(model, imgsz, found)
     tidy(model)
-    if model.is_dynamic():
-        raise ExportError("its shapes stay dynamic for a fixed input: export the .pt itself")
     return model
 
 
-def _resized(model: ov.Model, imgsz: tuple[int, int], found: _Cut) -> ov.Model:
+def _resized(model: ov.Model, imgsz: tuple[int, int], found: Plan) -> ov.Model:
     """``model`` for one picture of ``imgsz``."""
     if found.levels is not None and any(side % found.levels.strides[-1] for side in imgsz):
         stride = found.levels.strides[-1]
@@ -218,7 +137,7 @@ def _resized(model: ov.Model, imgsz: tuple[int, int], found: _Cut) -> ov.Model:
         return model
     other = "its size is baked in: leave imgsz out, or export the .pt itself at this size"
     if found.levels is None and list(model.input(0).get_shape())[1:] != wanted[1:]:
-        raise ExportError(f"its decoded output had to be kept, and with it {other}")
+        raise ExportError(f"its decoded output had to be kept; {other}")
     try:
         model.reshape(wanted)
     except RuntimeError as error:
@@ -231,19 +150,28 @@ def _resized(model: ov.Model, imgsz: tuple[int, int], found: _Cut) -> ov.Model:
     return model
 
 
-def _check(source: Source, found: _Cut, model: ov.Model) -> None:
+def _check(source: Source, found: Plan, model: ov.Model) -> None:
     """Run the file and the ``model`` made from it on the same pictures and compare."""
-    original, made = Runner(source.original), Runner(model)
+    # a file that computes in FP16 is compared loosely with itself in FP32, and only that strictly with the model
+    reference = source.exact if source.halved else source.original
+    original, made = Runner(reference), Runner(model)
+    halved = Runner(source.original) if source.halved else None
     for seed in range(2):
         image = picture(source.imgsz, seed)
-        expected = original([source.stage.feed(image, source.original.get_parameters()[0])])
+        rows = _rows(source, found, original(source.feed(image, reference)))
+        if halved is not None:
+            check_halved(rows, _rows(source, found, halved(source.feed(image, source.original))))
         outputs = made([image[None]])
         if found.levels is None:
-            assert source.decoded is not None
-            check_kept_rows(expected[source.decoded][0], outputs[0][0], quantized=source.quantized)
-            continue
-        if source.decoded is None:
-            rows = raw_rows(expected, found.levels, found.head.anchors)
+            check_kept_rows(rows, outputs[0][0], quantized=source.quantized)
         else:
-            rows = found.levels.finest_first(expected[source.decoded][0], coarsest_first=found.coarsest_first)
-        check_heads(rows, outputs, found.levels, found.head.anchors, quantized=source.quantized)
+            check_heads(rows, outputs, found.levels, found.head.anchors, quantized=source.quantized)
+
+
+def _rows(source: Source, found: Plan, outputs: list[NDArray[np.float32]]) -> NDArray[Any]:
+    """The file's own ``outputs`` for its first picture as rows ``[R, 5+nc]``, finest level first."""
+    if source.decoded is None:
+        assert found.levels is not None
+        return raw_rows(outputs, found.levels, found.head.anchors)
+    rows = outputs[source.decoded][0]
+    return rows if found.levels is None else found.levels.finest_first(rows, coarsest_first=found.coarsest_first)

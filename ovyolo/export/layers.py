@@ -92,7 +92,10 @@ def batch_norm(record: Record, name: str) -> tuple[Array, Array]:
     mean = required(record, "running_mean", name).astype(np.float64)
     variance = required(record, "running_var", name).astype(np.float64)
     gamma, beta = tensor(record, "weight"), tensor(record, "bias")
-    scale = 1.0 / np.sqrt(variance + float(attr(record, "eps", 1e-5)))
+    spread = variance + float(attr(record, "eps", 1e-5))
+    if not (spread > 0).all():
+        raise UnsupportedModelError(f"layer {name} has a variance that is not positive: the training diverged")
+    scale = 1.0 / np.sqrt(spread)
     if gamma is not None:
         scale = scale * gamma.astype(np.float64)
     shift = -mean * scale

@@ -55,16 +55,15 @@ def printable(module: str, name: str) -> str:
 
 
 def unsafe(verb: str, module: str, name: str) -> UnsafeCheckpointError:
-    return UnsafeCheckpointError(
-        f"it asks to {verb} {printable(module, name)}, which weights have no need of; nothing was executed. "
-        "Do not trust the file, and do not open it with other tools."
-    )
+    return UnsafeCheckpointError(f"it asks to {verb} {printable(module, name)}, which weights have no need of.")
 
 
 def hashable(value: object) -> object:
     """``value`` if it may be a key or a member of a set; hashing nested keys can be made to take forever."""
     if type(value) not in _PLAIN_KEYS or (type(value) is int and not -(1 << 60) < value < 1 << 60):
-        raise CheckpointError(f"it uses a {type(value).__name__} as a key; the file is damaged or a trap.")
+        raise CheckpointError(
+            f"it uses something of type {type(value).__name__} as a key; the file is damaged or a trap."
+        )
     return value
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ovyolo.errors import CheckpointError, UnsafeCheckpointError
+from ovyolo.errors import CheckpointError, UnsafeCheckpointError, UnsupportedModelError
 from ovyolo.export.pickle_constructors import CONSTRUCTORS, Global, printable, record_of, unsafe
 from ovyolo.export.records import Record
 from ovyolo.export.tensors import STORAGE_TYPES, TORCH_DTYPES, DtypeRecord, array_state
@@ -104,10 +104,12 @@ class Globals:
     def call(self, function: object, arguments: object) -> object:
         """REDUCE: ``function(*arguments)``, for those few functions that only describe data."""
         if not isinstance(function, Global):
-            raise CheckpointError(f"it calls a {type(function).__name__}; the file is damaged or a trap.")
+            raise CheckpointError(
+                f"it calls something of type {type(function).__name__}; the file is damaged or a trap."
+            )
         if not isinstance(arguments, tuple):
             raise CheckpointError(
-                f"it calls {printable(function.module, function.name)} without a tuple of arguments; the file is damaged."
+                f"it calls {printable(function.module, function.name)} without a tuple of arguments; it is damaged."
             )
         if function.construct is None:
             raise unsafe("call", function.module, function.name)
@@ -138,15 +140,17 @@ def build_state(target: object, state: object, budget: Budget) -> None:
         if part is None:
             continue
         if not isinstance(target, Record | dict) or not isinstance(part, dict):
-            what = printable(target.module, target.name) if isinstance(target, Global) else f"a {type(target).__name__}"
-            raise UnsafeCheckpointError(
-                f"it changes the inner state of {what}, which weights have no need of; nothing was executed."
+            what = (
+                printable(target.module, target.name)
+                if isinstance(target, Global)
+                else f"something of type {type(target).__name__}"
             )
+            raise UnsafeCheckpointError(f"it changes the inner state of {what}, which weights have no need of.")
         for name in part:
             if not isinstance(name, str) or (name.startswith("__") and name.endswith("__")):
                 raise UnsafeCheckpointError(
                     f"it sets {ascii(name)[:80] if isinstance(name, str) else 'an unnamed attribute'} of an object, "
-                    "which could run code elsewhere; nothing was executed. Do not trust the file."
+                    "which could run code elsewhere."
                 )
         if isinstance(target, Record):
             budget.spend(60 * len(part))
@@ -167,6 +171,8 @@ def _find(module: str, name: str) -> Global:
     if _in_namespace(module) and _is_inert_name(module, name):
         is_class = name.rpartition(".")[2].lstrip("_")[:1].isupper()
         return Global(module, name, record_of(module, name) if is_class else None, instantiable=True)
+    if module.startswith("torch") and (name.startswith("_rebuild_q") or re.fullmatch(r"Q\w+Storage", name)):
+        raise UnsupportedModelError("it holds a network quantized by torch; export the checkpoint of the training.")
     raise unsafe("load", module, name)
 
 
@@ -194,7 +200,11 @@ def _is_inert_name(module: str, name: str) -> bool:
 _INSTANTIABLE = frozenset({("argparse", "Namespace"), ("types", "SimpleNamespace")})
 
 _MARKERS = frozenset(
-    [(module, name) for module in ("builtins", "__builtin__") for name in ("int", "float", "bool", "str", "object")]
+    [
+        (module, name)
+        for module in ("builtins", "__builtin__")
+        for name in ("int", "long", "float", "bool", "str", "unicode", "object")
+    ]
     + [("numpy", name) for name in ("ndarray", "float16", "float32", "float64", "int32", "int64", "uint8", "bool_")]
     + [("torch", name) for name in ("Tensor", "FloatTensor", "HalfTensor", "strided", "contiguous_format")]
 )

@@ -64,6 +64,9 @@ def save_ir(model: openvino.Model, card: Card, path: Path, *, fp32: bool = False
         notes = downgrade(model)
     except ExportError as error:
         raise ExportError(f"{path}: {error}") from error
+    for result, name in zip(model.get_results(), card.head.outputs, strict=True):
+        # an IR of version 10 knows outputs by the operation that they come from
+        result.input_value(0).get_node().set_friendly_name(name)
     precision = card.precision if card.precision == "INT8" else "FP32" if fp32 else "FP16"
     card = replace(card, precision=precision, notes=(*card.notes, *(note for note in notes if note not in card.notes)))
     if not fp32:

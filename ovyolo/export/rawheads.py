@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovyolo.errors import DimensionError, ExportError
-from ovyolo.export.heads import Anchors, Levels, decode_heads
+from ovyolo.export.heads import Anchors, decode_heads
+from ovyolo.export.levels import Levels
 from ovyolo.export.misfit import Misfit
 
 __all__ = ["check_raw", "given_anchors", "raw_rows"]

@@ -26,6 +26,8 @@ def read_graph(path: Path) -> tuple[ov.Model, dict[str, str]]:
         ExportError: the file, or one that belongs to it, is missing, damaged or something else.
     """
     metadata: dict[str, str] = {}
+    if path.is_file() and not path.stat().st_size:
+        raise ExportError(f"{path} is empty: fetch or export the file again")
     if not path.is_file():
         raise ExportError(f"{path} does not exist: give the path of an .onnx or .xml file")
     if path.suffix.lower() == ".xml":
@@ -45,6 +47,11 @@ def read_graph(path: Path) -> tuple[ov.Model, dict[str, str]]:
     try:
         model = ov.Core().read_model(path)
     except RuntimeError as error:
+        if "external" in str(error):
+            raise ExportError(
+                f"{path} has its weights in another file, which is missing or damaged ({reason_of(error)}): keep both "
+                "files together"
+            ) from error
         raise ExportError(
             f"{path} cannot be read by OpenVINO {ov.__version__.split('-')[0]}: it is damaged, incomplete or has "
             f"operations that OpenVINO does not know ({reason_of(error)})"
@@ -103,8 +110,7 @@ def float32_graph(model: ov.Model) -> None:
 def constant_array(node: ov.Node) -> NDArray[Any]:
     """The numbers of a Constant; bfloat16, which NumPy has not, becomes FP32."""
     if node.get_output_element_type(0) == ov.Type.bf16:
-        bits = np.array(node.get_data(dtype=np.float32) if hasattr(node, "get_data") else node.data)
-        return bits.astype(np.float32)
+        return np.array(node.get_data(dtype=np.float32))
     return np.array(node.data)
 
 

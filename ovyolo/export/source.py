@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import openvino as ov
+from numpy.typing import NDArray
 
 from ovyolo.errors import ExportError, UnsupportedModelError
 from ovyolo.export.cut import operations_behind
-from ovyolo.export.fold_input import find_stage
+from ovyolo.export.input_stage import find_stage
 from ovyolo.export.reading import float32_graph, reason_of, weights_precision
 from ovyolo.export.refusals import REMEDY, describe, suppresses
 
 __all__ = ["Source"]
 
 DEFAULT_SIDE = 640
+LARGEST_SIDE = 16384
 
 
 class Source:
@@ -20,12 +25,12 @@ class Source:
 
     Attributes:
         original: the network as it is.
-        work: the same in FP32, to be changed.
+        exact: the same in FP32.
+        work: that again, to be changed.
         outputs: the values in ``work`` that are its outputs.
         unexplained: outputs that nobody has accounted for yet.
         decoded: which of them is the decoded output ``[N, R, 5+nc]``; None where all are raw heads.
         imgsz: ``(height, width)`` of its input in pixels.
-        sizeless: the file left the input's size open.
         precision: what its weights are stored in.
         stage: how its input is prepared.
 
@@ -36,10 +41,11 @@ class Source:
 
     def __init__(self, original: ov.Model, imgsz: tuple[int, int] | None) -> None:
         self.precision = weights_precision(original)
-        self.sizeless = _make_static(original, imgsz)
+        _make_static(original, imgsz)
         self.original = original
-        self.work = original.clone()
-        float32_graph(self.work)
+        self.exact = original.clone()
+        float32_graph(self.exact)
+        self.work = self.exact.clone()
         self.outputs = [result.input_value(0) for result in self.work.get_results()]
         self.unexplained = list(self.outputs)
         self._operations = {node.get_type_name() for node in operations_behind(self.outputs)}
@@ -60,6 +66,15 @@ class Source:
             del self.unexplained[self.decoded]
         self.stage = find_stage(self.work)
 
+    def feed(self, image: NDArray[np.uint8], model: ov.Model) -> list[NDArray[Any]]:
+        """The u8 BGR ``image`` as ``model``, which is ``original`` or ``exact``, takes it."""
+        return [self.stage.feed(image, model.get_parameters()[0])]
+
+    @property
+    def halved(self) -> bool:
+        """Whether it takes or returns FP16, which is too coarse to compare boxes of."""
+        return any(port.element_type == ov.Type.f16 for port in (*self.original.inputs, *self.original.outputs))
+
     @property
     def quantized(self) -> bool:
         """Whether it computes in INT8."""
@@ -71,15 +86,17 @@ class Source:
         return UnsupportedModelError(f"{text}; {REMEDY}")
 
 
-def _make_static(model: ov.Model, imgsz: tuple[int, int] | None) -> bool:
-    """Give ``model`` a static input, in place, where it left something open; returns whether it left its size open."""
+def _make_static(model: ov.Model, imgsz: tuple[int, int] | None) -> None:
+    """Give ``model`` a static input, in place, where it left something open."""
     if len(model.inputs) != 1:
         raise UnsupportedModelError(f"it has {len(model.inputs)} inputs, where a detector has one; {REMEDY}")
     shape = model.input(0).partial_shape
     if shape.rank.is_dynamic or len(shape) != 4:
         raise UnsupportedModelError(f"its input {shape} is not a picture; {REMEDY}")
+    if any(d.is_static and d.get_length() > LARGEST_SIDE for d in shape):
+        raise UnsupportedModelError(f"its input {shape} is larger than {LARGEST_SIDE} pixels a side")
     if shape.is_static:
-        return False
+        return
     nhwc = shape[3].is_static and shape[3].get_length() == 3 and not (shape[1].is_static and shape[1].get_length() == 3)
     height, width = imgsz or (DEFAULT_SIDE, DEFAULT_SIDE)
     wanted = [1, height, width, 3] if nhwc else [1, 3, height, width]
@@ -91,5 +108,3 @@ def _make_static(model: ov.Model, imgsz: tuple[int, int] | None) -> bool:
             f"it cannot take an input of {height} x {width} pixels: choose another imgsz, a multiple of its largest "
             f"stride, usually 32 ({reason_of(error)})"
         ) from error
-    sides = (1, 2) if nhwc else (2, 3)
-    return any(shape[side].is_dynamic for side in sides)

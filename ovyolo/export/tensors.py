@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 
 import numpy as np
 
@@ -94,7 +95,7 @@ class DtypeRecord:
     def set_state(self, state: object) -> None:
         plain = (
             isinstance(state, tuple)
-            and 5 <= len(state) <= 9
+            and len(state) == 8
             and type(state[0]) is int
             and state[1] in ("<", ">", "|", "=")
             and state[2:5] == (None, None, None)
@@ -137,7 +138,7 @@ def rebuild_tensor(
     stride = _whole_numbers(stride, "stride")
     (offset,) = _whole_numbers((offset,), "offset")
     if len(size) != len(stride):
-        raise CheckpointError("a tensor in it has as many sizes as it has not strides; the file is damaged.")
+        raise CheckpointError(f"a tensor in it has {len(size)} sizes and {len(stride)} strides; the file is damaged.")
     elements = storage.shared
     count, last = 1, offset
     for length, step in zip(size, stride, strict=True):
@@ -189,10 +190,7 @@ def numpy_scalar(dtype: object, raw: object) -> object:
     """A NumPy scalar, as the Python number or string of the same value."""
     if not isinstance(dtype, DtypeRecord) or not isinstance(raw, bytes):
         raise UnsafeCheckpointError("it holds a NumPy scalar that is no plain number, which weights have no need of.")
-    try:
-        return np.frombuffer(raw, _checked(raw, dtype, ()))[0].item()
-    except ValueError as error:  # text beyond Unicode
-        raise CheckpointError("a NumPy scalar in it is no text; the file is damaged.") from error
+    return np.frombuffer(raw, _checked(raw, dtype, ()))[0].item()
 
 
 def _checked(raw: bytes | bytearray, dtype: DtypeRecord, shape: tuple[int, ...]) -> np.dtype:
@@ -204,4 +202,7 @@ def _checked(raw: bytes | bytearray, dtype: DtypeRecord, shape: tuple[int, ...])
         raise CheckpointError(
             f"a NumPy array in it should have {count * resolved.itemsize} bytes and has {len(raw)}; it is damaged."
         )
+    # NumPy believes such texts, and Python breaks on them
+    if resolved.kind == "U" and np.frombuffer(raw, "<u4").max(initial=0) > sys.maxunicode:
+        raise CheckpointError("a NumPy text in it is none; the file is damaged.")
     return resolved

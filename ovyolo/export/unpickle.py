@@ -186,7 +186,9 @@ class PickleMachine(ScalarReader):
                 target.entries = []
             target = target.entries
         if not isinstance(target, list):
-            raise CheckpointError(f"it appends to a {type(target).__name__}; the file is damaged or a trap.")
+            raise CheckpointError(
+                f"it appends to something of type {type(target).__name__}; the file is damaged or a trap."
+            )
         target.extend(items)
 
     def _op_setitem(self) -> None:
@@ -205,7 +207,9 @@ class PickleMachine(ScalarReader):
                 target.entries = {}
             target = target.entries
         if not isinstance(target, dict) or len(items) % 2:
-            raise CheckpointError(f"it sets items of a {type(target).__name__}; the file is damaged or a trap.")
+            raise CheckpointError(
+                f"it sets items of something of type {type(target).__name__}; the file is damaged or a trap."
+            )
         for key, value in zip(items[::2], items[1::2], strict=True):
             target[hashable(key)] = value
 
@@ -214,7 +218,9 @@ class PickleMachine(ScalarReader):
         target = self.stack[-1]
         self.budget.spend(_ITEM_COST * len(items))
         if not isinstance(target, set):
-            raise CheckpointError(f"it adds members to a {type(target).__name__}; the file is damaged or a trap.")
+            raise CheckpointError(
+                f"it adds members to something of type {type(target).__name__}; the file is damaged or a trap."
+            )
         target.update(hashable(item) for item in items)
 
     # opcodes: memo
@@ -296,9 +302,7 @@ class PickleMachine(ScalarReader):
         what = _REFUSED.get(opcode)
         if what is None:
             raise CheckpointError(f"byte {opcode:#04x} stands in its pickle where none can; the file is damaged.")
-        raise UnsafeCheckpointError(
-            f"its pickle uses {what}, which weights have no need of; nothing was executed. Do not trust the file."
-        )
+        raise UnsafeCheckpointError(f"its pickle uses {what}, which weights have no need of.")
 
 
 _REFUSED = {

@@ -10,6 +10,7 @@ import re
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterable
 from typing import BinaryIO
 
 from ovyolo.errors import CheckpointError, UnsafeCheckpointError, UnsupportedModelError
@@ -35,6 +36,7 @@ def list_entries(file: BinaryIO, size: int) -> tuple[dict[str, zipfile.ZipInfo],
 
     Raises:
         CheckpointError: the directory is damaged, or entries are compressed or encrypted.
+        UnsupportedModelError: it is a TorchScript archive.
         UnsafeCheckpointError: an entry's name points outside the archive or is there twice.
     """
     count, length, start = _directory(file, size)
@@ -54,15 +56,17 @@ def list_entries(file: BinaryIO, size: int) -> tuple[dict[str, zipfile.ZipInfo],
         shown = ascii(name)[:60]
         parts = name.split("/")
         if name.startswith("/") or ".." in parts or re.match(r"[A-Za-z]:/|.*[\\\0]", name) or not name:
-            raise UnsafeCheckpointError(f"its zip entry {shown} points outside the archive; do not trust the file.")
+            raise UnsafeCheckpointError(f"its zip entry {shown} points outside the archive.")
         if name in entries:
-            raise UnsafeCheckpointError(f"its zip entry {shown} is there twice; do not trust the file.")
+            raise UnsafeCheckpointError(f"its zip entry {shown} is there twice.")
+        entries[name] = info
+    _refuse_torchscript(entries)
+    for name, info in entries.items():
         if info.flag_bits & 0x41 or info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
             raise CheckpointError(
-                f"its zip entry {shown} is compressed or encrypted, which torch.save never does; "
+                f"its zip entry {ascii(name)[:60]} is compressed or encrypted, which torch.save never does; "
                 "if it is an archive with a checkpoint in it, unpack it first."
             )
-        entries[name] = info
     if not entries:
         raise CheckpointError("it is an empty zip archive; download or copy the file again.")
     return entries, start
@@ -89,12 +93,21 @@ def _directory(file: BinaryIO, size: int) -> tuple[int, int, int]:
     return count, length, start
 
 
+def _refuse_torchscript(entries: Iterable[str]) -> None:
+    """Its code is compressed, so that it must be known before compressed entries are refused."""
+    for name in entries:
+        folder, _, rest = name.partition("/")
+        if folder and (rest == "constants.pkl" or rest.startswith("code/")):
+            raise UnsupportedModelError(
+                "it is a TorchScript archive, which holds code; export the .pt file that it was made from."
+            )
+
+
 def find_prefix(entries: dict[str, zipfile.ZipInfo]) -> str:
     """The folder that holds everything, with its slash: torch names it after the file.
 
     Raises:
         CheckpointError: it is a zip archive of something else.
-        UnsupportedModelError: it is a TorchScript archive.
     """
     pickles = [name for name in entries if name.rpartition("/")[2] == "data.pkl"]
     inner = [name for name in entries if name.endswith((".pt", ".pth"))]
@@ -107,10 +120,6 @@ def find_prefix(entries: dict[str, zipfile.ZipInfo]) -> str:
     prefix = pickles[0].removesuffix("data.pkl")
     if prefix.count("/") != 1:
         raise CheckpointError("its data.pkl is not in a folder of its own; it was not made by torch.save.")
-    if f"{prefix}constants.pkl" in entries or any(name.startswith(f"{prefix}code/") for name in entries):
-        raise UnsupportedModelError(
-            "it is a TorchScript archive, which holds code; export the .pt file that it was made from."
-        )
     if not all(name.startswith(prefix) for name in entries):
         raise CheckpointError("it holds files beside its checkpoint; it was not made by torch.save.")
     return prefix

@@ -68,7 +68,8 @@ def annotate(
     Args:
         image: u8 BGR ``(h, w, 3)``, or what :func:`~ovyolo.io.images.as_bgr` converts.
         detections: what to draw, in pixels of ``image``. Boxes that are not finite are not drawn.
-        line_width: of the boxes, in pixels; the default follows the picture's size (2 at 640 × 640).
+        line_width: of the boxes, in pixels; the default follows the picture's size (2 at 640 × 640;
+            OpenCV draws even widths a pixel wider).
         labels: write class names.
         confidences: write confidences.
 
@@ -182,7 +183,7 @@ def _draw_labels(
     scale = max(0.35, math.sqrt(height * width) / 1400)
     thickness = max(1, round(scale * 1.4))
     taken = boxes.astype(np.float64)
-    placed: list[tuple[int, int, int, int]] = []
+    placed = np.empty_like(taken)
     plates: list[tuple[_Text, int, int, Colour]] = []
     for row, index in enumerate(shown.tolist()):
         class_id = int(detections.class_id[index])
@@ -190,9 +191,9 @@ def _draw_labels(
         confidence = f"{detections.confidence[index]:.2f}" if confidences else ""
         for text in dict.fromkeys((f"{name} {confidence}".strip(), name or confidence)):
             line = _measure(text, scale, thickness)
-            spot = _place(line, boxes[row].tolist(), width, height, line_width, taken, placed)
+            spot = _place(line, boxes[row].tolist(), width, height, line_width, taken, placed[: len(plates)])
             if spot is not None:
-                placed.append((*spot, spot[0] + line.width, spot[1] + line.height))
+                placed[len(plates)] = (*spot, spot[0] + line.width, spot[1] + line.height)
                 plates.append((line, *spot, colours[row]))
                 break
     for line, x, y, colour in reversed(plates):  # where labels must overlap, the better one is on top
@@ -218,7 +219,7 @@ def _place(
     height: int,
     line_width: int,
     boxes: Rows,
-    placed: list[tuple[int, int, int, int]],
+    placed: Rows,
 ) -> tuple[int, int] | None:
     """The left top corner of a label for ``box``, wholly inside the picture, or None when it does not fit.
 
@@ -248,18 +249,17 @@ def _place(
         np.float64,
     )
     inside = np.clip(spots, 0, (width - line.width, height - line.height))
-    cost = 0.01 * np.arange(len(spots)) + _share_hidden(inside, line, boxes)
-    if placed:
-        cost += 2 * _share_hidden(inside, line, np.array(placed, np.float64))
+    cost = 0.01 * np.arange(len(spots)) + _share_hidden(inside, line, boxes) + 2 * _share_hidden(inside, line, placed)
     x, y = inside[int(np.argmin(cost))]
     return int(x), int(y)
 
 
 def _share_hidden(spots: Rows, line: _Text, boxes: Rows) -> Rows:
     """For each spot, the sum over ``boxes`` of the share of each that a label there covers."""
-    low = np.maximum(spots[:, None], boxes[None, :, :2])
-    high = np.minimum(spots[:, None] + (line.width, line.height), boxes[None, :, 2:])
-    overlap = np.clip(high - low, 0, None).prod(axis=2)
-    area = np.maximum(1.0, (boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
-    shares: Rows = (overlap / area).sum(axis=1)
+    x, y = spots[:, :1], spots[:, 1:]
+    x1, y1, x2, y2 = boxes.T
+    wide = np.minimum(x + line.width, x2) - np.maximum(x, x1)
+    high = np.minimum(y + line.height, y2) - np.maximum(y, y1)
+    overlap = np.maximum(wide, 0) * np.maximum(high, 0)
+    shares: Rows = overlap @ (1 / np.maximum(1, (x2 - x1) * (y2 - y1)))
     return shares

@@ -171,13 +171,19 @@ def _write_standard_output(data: bytes) -> None:
     try:
         if hasattr(stream, "buffer"):
             stream.flush()
-            stream.buffer.write(data)
+            rest = memoryview(data)
+            while rest:  # with PYTHONUNBUFFERED a write may take a part only
+                taken = stream.buffer.write(rest)
+                if taken is None:
+                    raise BlockingIOError(errno.EAGAIN, "it does not wait for its reader")
+                rest = rest[taken:]
             stream.buffer.flush()
         else:
             stream.write(data.decode("utf-8"))
             stream.flush()
     except OSError as error:
-        if error.errno in (errno.EPIPE, errno.EINVAL) and stream is sys.__stdout__:
+        own = id(stream) == id(sys.__stdout__)
+        if own and error.errno in (errno.EPIPE, errno.EINVAL):
             # what is still buffered goes nowhere: Python would complain about it once more at exit
             sink = os.open(os.devnull, os.O_WRONLY)
             os.dup2(sink, stream.fileno())

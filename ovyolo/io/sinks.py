@@ -165,9 +165,12 @@ class CsvSink(BaseSink):
         self._lines.close()
 
     def _rows(self, rows: list[tuple[Any, ...]]) -> None:
-        text = io.StringIO(newline="")
-        csv.writer(text, lineterminator="\n").writerows(rows)
-        self._lines.write(_bytes(text.getvalue()))
+        lines = []
+        for row in rows:
+            text = io.StringIO(newline="")
+            csv.writer(text).writerow(row)  # with its own line end, CR LF, it quotes values that hold a CR or an LF
+            lines.append(text.getvalue().removesuffix("\r\n") + "\n")
+        self._lines.write(_bytes("".join(lines)))
 
 
 class TxtSink(BaseSink):

@@ -200,7 +200,9 @@ def legacy_pickle(pickle: bytes) -> bytes:
 def module(module_name: str, name: str, parts: dict | None = None, tensors: dict | None = None, **state: object) -> New:
     """A ``torch.nn.Module``: submodules, parameters (as arrays) and attributes."""
     ordered = Name("collections", "OrderedDict")
-    parameters = {key: Tensor(array) if isinstance(array, np.ndarray) else array for key, array in (tensors or {}).items()}
+    parameters = {
+        key: Tensor(array) if isinstance(array, np.ndarray) else array for key, array in (tensors or {}).items()
+    }
     return New(
         module_name,
         name,
@@ -233,7 +235,15 @@ def detector(classes: int = 2, **head_state: object) -> New:
         "Conv2d",
         tensors={"weight": random.standard_normal((3 * outputs, 4, 1, 1)).astype(np.float16), "bias": None},
     )
-    state = {"nc": classes, "no": outputs, "nl": 1, "na": 3, "i": 1, "f": [0], "stride": Tensor(np.array([8.0], np.float32))}
+    state = {
+        "nc": classes,
+        "no": outputs,
+        "nl": 1,
+        "na": 3,
+        "i": 1,
+        "f": [0],
+        "stride": Tensor(np.array([8.0], np.float32)),
+    }
     head = module("models.yolo", "Detect", {"m": module("torch.nn.modules.container", "ModuleList", {"0": last})})
     head.state["_buffers"] = {"anchors": Tensor(np.ones((1, 3, 2), np.float16))}
     head.state.update(state | head_state)
@@ -251,4 +261,11 @@ def detector(classes: int = 2, **head_state: object) -> New:
 
 def checkpoint(**others: object) -> dict:
     """What a training of YOLOv5 saves, around :func:`detector`."""
-    return {"epoch": -1, "best_fitness": 0.5, "model": detector(), "ema": None, "optimizer": None, "date": None} | others
+    return {
+        "epoch": -1,
+        "best_fitness": 0.5,
+        "model": detector(),
+        "ema": None,
+        "optimizer": None,
+        "date": None,
+    } | others

@@ -1,0 +1,198 @@
+"""Functions that hostile pickles name, and payloads that Python's own unpickler does run."""
+
+from __future__ import annotations
+
+import pickle
+import struct
+from pathlib import Path
+
+from reference.torch_save import Call, Name
+
+
+def live_payloads(canary: Path) -> dict[str, bytes]:
+    """Pickles of the corpus's kind that do create ``canary`` when Python's own unpickler gets them."""
+    shell = f'echo x > "{canary}"'
+    return {
+        "os.system": b"cos\nsystem\n(" + pickled_text(shell) + b"tR.",
+        "builtins.exec": b"cbuiltins\nexec\n(" + pickled_text(touch(canary)) + b"tR.",
+        "getattr chain": b"".join(
+            [b"cbuiltins\ngetattr\n(", _import_os(), pickled_text("system"), b"tR(", pickled_text(shell), b"tR."]
+        ),
+        "INST": b"(" + pickled_text(touch(canary)) + b"ibuiltins\nexec\n.",
+        "OBJ": b"(cbuiltins\nexec\n" + pickled_text(touch(canary)) + b"o.",
+    }
+
+
+def touch(canary: Path) -> str:
+    return f"open({str(canary)!r}, 'w').close()"
+
+
+def pickled_text(value: str) -> bytes:
+    raw = value.encode()
+    return b"X" + struct.pack("<I", len(raw)) + raw
+
+
+def _import_os() -> bytes:
+    return b"cbuiltins\n__import__\n(" + pickled_text("os") + b"tR"
+
+
+def calls(canary: Path) -> dict[str, tuple]:
+    """Functions that a pickle may name, with arguments that would do something."""
+    shell, code, file = f'echo x > "{canary}"', touch(canary), str(canary)
+    return {
+        "os system": (shell,),
+        "posix system": (shell,),
+        "nt system": (shell,),
+        "os popen": (shell,),
+        "os execvp": ("sh", ["sh", "-c", shell]),
+        "os.path os.system": (shell,),
+        "subprocess Popen": (["sh", "-c", shell],),
+        "subprocess check_output": (["sh", "-c", shell],),
+        "subprocess getoutput": (shell,),
+        "commands getoutput": (shell,),
+        "builtins eval": (code,),
+        "builtins exec": (code,),
+        "builtins compile": (code, "x", "exec"),
+        "builtins __import__": ("antigravity",),
+        "builtins open": (file, "w"),
+        "builtins getattr": ("", "format"),
+        "builtins setattr": ([], "x", 1),
+        "builtins globals": (),
+        "builtins map": (Name("builtins", "print"), ["x"]),
+        "builtins breakpoint": (),
+        "builtins input": (),
+        "builtins memoryview": (b"x",),
+        "builtins type": ("X", (), {}),
+        "builtins super": (),
+        "builtins int.from_bytes": (b"x",),
+        "builtins object.__reduce_ex__": ("x", 2),
+        "builtins bytearray": (1 << 40,),
+        "builtins list": (Call(Name("builtins", "range"), (1 << 40,)),),
+        "builtins complex": (file,),
+        "__builtin__ eval": (code,),
+        "__builtin__ execfile": (file,),
+        "__builtin__ apply": (Name("os", "system"), [shell]),
+        "importlib import_module": ("antigravity",),
+        "importlib._bootstrap _call_with_frames_removed": (Name("os", "system"), shell),
+        "runpy run_path": (file,),
+        "runpy _run_code": (code, {}),
+        "pty spawn": (["sh", "-c", shell],),
+        "code InteractiveInterpreter": (),
+        "codeop compile_command": (code,),
+        "timeit timeit": (code,),
+        "cProfile run": (code,),
+        "profile run": (code,),
+        "pdb run": (code,),
+        "bdb Bdb.run": (code,),
+        "trace Trace.run": (code,),
+        "doctest debug_script": (code,),
+        "webbrowser open": ("http://localhost/",),
+        "ctypes CDLL": ("libc.so.6",),
+        "socket create_connection": (("localhost", 9),),
+        "shutil rmtree": (file,),
+        "pickle loads": (pickle.dumps(1),),
+        "_pickle loads": (pickle.dumps(1),),
+        "marshal loads": (b"N",),
+        "types FunctionType": (1, {}),
+        "types CodeType": (0, 0, 0, 0, 0, 0, b"", (), (), (), "", "", 0, b""),
+        "types new_class": ("X",),
+        "functools partial": (Name("os", "system"), shell),
+        "functools reduce": (Name("builtins", "getattr"), []),
+        "operator attrgetter": ("system",),
+        "operator methodcaller": ("system", shell),
+        "operator itemgetter": (0,),
+        "_operator attrgetter": ("system",),
+        "collections namedtuple": ("X", "a b"),
+        "collections.abc os.system": (shell,),
+        "dataclasses make_dataclass": ("X", ["a"]),
+        "copyreg __newobj__": (Name("builtins", "object"),),
+        "copyreg add_extension": ("os", "system", 1),
+        "copyreg _reconstructor": (Name("subprocess", "Popen"), Name("builtins", "object"), None),
+        "_codecs decode": (b"x", "unicode_escape"),
+        "_codecs lookup": ("os",),
+        "codecs open": (file, "w"),
+        "_codecs encode": ("x", "rot13"),
+        "io open": (file, "w"),
+        "_io FileIO": (file, "w"),
+        "weakref finalize": (Name("os", "system"), shell),
+        "atexit register": (Name("os", "system"), shell),
+        "sys exit": (3,),
+        "sys setrecursionlimit": (10**9,),
+        "gc get_objects": (),
+        "site execsitecustomize": (),
+        "site addsitedir": (file,),
+        "pip main": (["install", "x"],),
+        "pip._internal main": (["install", "x"],),
+        "ensurepip bootstrap": (),
+        "venv create": (file,),
+        "uuid _get_command_stdout": ("sh", "-c", shell),
+        "pydoc pipepager": ("x", shell),
+        "urllib.request urlopen": ("http://localhost/",),
+        "logging.config listen": (9,),
+        "multiprocessing.util spawnv_passfds": (b"/bin/sh", [], []),
+        "asyncio.base_events _run_until_complete_cb": (1,),
+        "lib2to3.pgen2.pgen generate_grammar": (file,),
+        "idlelib.pyshell ModifiedInterpreter.runcode": (code,),
+        "test.support.script_helper assert_python_ok": ("-c", code),
+        "pathlib Path.write_text": (file, "x"),
+        "pathlib PosixPath.unlink": (file,),
+        "pathlib os.system": (shell,),
+        "pathlib PosixPath": (1, 2),
+        "torch load": (file,),
+        "torch.serialization load": (file,),
+        "torch.storage _load_from_bytes": (b"x",),
+        "torch.hub load": ("a/b", "c"),
+        "torch.hub load_state_dict_from_url": ("http://localhost/",),
+        "torch.jit load": (file,),
+        "torch.jit.unsupported_tensor_ops execWrapper": (code, {}, {}),
+        "torch._utils _rebuild_evil": (1,),
+        "torch._utils _import_dotted_name": ("os.system",),
+        "torch._utils os.system": (shell,),
+        "torch._dynamo.guards GuardBuilder.get": (code,),
+        "torch.utils.collect_env run": (shell,),
+        "torch.utils.cpp_extension load": ("x", [file]),
+        "torch.utils.data._utils.worker _worker_loop": (1,),
+        "torch.fx.graph_module reduce_graph_module": ({}, ""),
+        "torch.package PackageImporter": (file,),
+        "torch.distributed.rpc rpc_sync": ("x", Name("os", "system")),
+        "torch compile": (1,),
+        "torch os.system": (shell,),
+        "numpy load": (file,),
+        "numpy fromfile": (file,),
+        "numpy memmap": (file,),
+        "numpy.testing._private.utils runstring": (code, {}),
+        "numpy.testing runstring": (code, {}),
+        "numpy.f2py.crackfortran getlincoef": (code, []),
+        "numpy.f2py.diagnose run_command": (shell,),
+        "numpy.lib.npyio NpzFile": (file,),
+        "numpy.core.multiarray fromfile": (file,),
+        "numpy.ctypeslib load_library": ("x", file),
+        "cv2 imread": (file,),
+        "openvino Core": (),
+        "models.common os.system": (shell,),
+        "models.common subprocess.check_output": (shell,),
+        "models.common Path.write_text": (file, "x"),
+        "models.common torch.load": (file,),
+        "models.common Conv.__init__.__globals__": (),
+        "models.common Conv.__class__": (),
+        "models.common os": (),
+        "models.yolo eval": (code,),
+        "models.os system": (shell,),
+        "models.__builtins__ Eval": (code,),
+        "models.experimental attempt_load": (file,),
+        "models..common Conv": (),
+        "models.common Conv\x1b[2J": (),
+        "modelsevil Thing": (),
+        "utils.general check_requirements": ("evil",),
+        "utils.general check_output": (shell,),
+        "utils.downloads safe_download": (file, "http://localhost/"),
+        "torch.nn.modules.module torch.load": (file,),
+        "torch.nn.functional os.system": (shell,),
+        "torch.nn.modules.container operator.attrgetter": ("x",),
+        "torch.optim.lr_scheduler math.sqrt": (4,),
+        "torchvision.datasets.utils download_url": ("http://localhost/", file),
+        "оs system": (shell,),
+        " os system": (shell,),
+        "__main__ evil": (),
+        "sitecustomize evil": (),
+    }
