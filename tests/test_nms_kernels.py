@@ -264,6 +264,39 @@ def test_a_cell_with_a_nan_class_yields_nothing_even_when_candidates_overflow() 
         assert_same(_nms.decode_nms([head], [[[20, 20]]], [8], 40, **kwargs), theirs)
 
 
+@pytest.mark.parametrize("multi_label", [False, True])
+@pytest.mark.parametrize("max_nms", [1, 60, 500, 2500])
+def test_the_best_max_nms_survive_a_long_stream(multi_label: bool, max_nms: int) -> None:
+    rng = np.random.default_rng(10)
+    heads = [random_values(rng, (1, 2 * 9, side, side), "smooth") for side in (40, 30, 20)]
+    heads[1][0, 8, 5:25, ::3] = np.nan
+    # all heads hold overlapping scores, and with IoU 1 nothing hides a wrong choice
+    kwargs: dict[str, Any] = {"conf": 0.01, "iou": 1.0, "max_det": 9999, "max_nms": max_nms, "multi_label": multi_label}
+    args = (heads, np.full((3, 2, 2), 20.0), [8, 16, 32], 4)
+    theirs = twin.decode_nms(*args, **kwargs)
+    assert len(theirs[0]) == max_nms and theirs[3] and theirs[4] > 0
+    assert_same(_nms.decode_nms(*args, **kwargs), theirs)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_scores_one_step_above_conf_are_found(level: str) -> None:
+    """The thresholds on logits, which spare most cells the sigmoid, must never hide a candidate."""
+    if level not in available_levels():
+        pytest.skip(f"this CPU has no {level}")
+    _nms.set_simd_level(level)
+    rng = np.random.default_rng(11)
+    for objectness, best in rng.uniform(-12, 12, (400, 2)).astype(np.float32).tolist() + [[np.inf, 17], [-90, 17]]:
+        heads = one_cell([0, 0, 0, 0, objectness, best], 1)
+        confidence = _nms.decode_nms(heads, [[[9, 9]]], [8], 1, conf=0.0, iou=0.5)[1]
+        below = float(np.nextafter(confidence[0], np.float32(0)))
+        for multi_label in (False, True):
+            found = [
+                len(_nms.decode_nms(heads, [[[9, 9]]], [8], 1, conf=conf, iou=0.5, multi_label=multi_label)[0])
+                for conf in (below, float(confidence[0]))
+            ]
+            assert found == [1, 0], (objectness, best)
+
+
 def test_truncated_says_whether_a_further_box_would_have_been_kept() -> None:
     rows = np.array([[50, 50, 9, 9, 0.9], [51, 50, 9, 9, 0.8], [90, 50, 9, 9, 0.7]], np.float32)
     common: dict[str, Any] = {"conf": 0.1, "iou": 0.5, "objectness": False}

@@ -112,7 +112,8 @@ def predict(
         raise DimensionError(f"max_det is {max_det}; it takes a whole number from 1")
     batch, *size = session.input_shape[:3]
     if tuple(size) != pictures.imgsz:
-        raise DimensionError(f"the network takes {size[1]}x{size[0]} pixels, the pictures are {pictures.imgsz[::-1]}")
+        height, width = pictures.imgsz
+        raise DimensionError(f"the network takes {size[1]}x{size[0]} pixels, but the pictures are {width}x{height}")
     decode = Decoder(card)
     found = [Detections.empty(card.names)] * len(pictures)
     failed: dict[int, str] = {}
