@@ -17,13 +17,15 @@ from ovyolo.version import __version__
 if TYPE_CHECKING:
     from ovyolo.detections import Detections as Detections
     from ovyolo.detector import Detector as Detector
+    from ovyolo.evaluate import evaluate as evaluate
     from ovyolo.export import export as export
 
-__all__ = ["Detections", "Detector", "OvyoloError", "OvyoloWarning", "__version__", "export"]
+__all__ = ["Detections", "Detector", "OvyoloError", "OvyoloWarning", "__version__", "evaluate", "export"]
 
 _LAZY = {
     "Detections": ("ovyolo.detections", "Detections"),
     "Detector": ("ovyolo.detector", "Detector"),
+    "evaluate": ("ovyolo.evaluate.api", "evaluate"),
     "export": ("ovyolo.export.api", "export"),
 }
 
