@@ -111,11 +111,11 @@ def decode_nms(
         max_det: most boxes returned.
         multi_label: every class above ``conf`` is a candidate, not only the best class of a cell (the first of equals).
         agnostic: boxes suppress boxes of other classes too.
-        class_mask: ``[nc]`` bool or uint8, classes wanted. With one class a cell it applies after the choice of the best.
+        class_mask: ``[nc]`` bool or uint8, classes wanted; without ``multi_label`` applied to the best class.
         max_nms: most candidates that enter suppression, by score.
         transform: ``(gain_x, gain_y, pad_x, pad_y, width, height)`` of a letterbox; kept boxes become
-            ``(x - pad_x) / gain_x`` clipped to ``[0, width]``, likewise y: pixels of the source picture. None leaves them
-            in pixels of the network's input, not clipped.
+            ``(x - pad_x) / gain_x`` clipped to ``[0, width]``, likewise y: pixels of the source picture.
+            None leaves them in pixels of the network's input, not clipped.
 
     Returns:
         ``(xyxy, confidence, class_id, truncated, nonfinite)``: float32 ``(n, 4)``, float32 ``(n,)``, int32 ``(n,)``;

@@ -16,13 +16,17 @@
 #if (defined(__x86_64__) || (defined(_M_X64) && !defined(_M_ARM64EC)))
 #define OVYOLO_X86 1
 #include <immintrin.h>
-#if defined(_MSC_VER) && !defined(__clang__)
+#ifdef _MSC_VER
 #include <intrin.h>
+#else
+#include <cpuid.h>
 #endif
 #if defined(__GNUC__) || defined(__clang__)
 #define OVYOLO_TARGET_AVX2 __attribute__((target("avx2")))
+#define OVYOLO_TARGET_XSAVE __attribute__((target("xsave")))
 #else
 #define OVYOLO_TARGET_AVX2
+#define OVYOLO_TARGET_XSAVE
 #endif
 #endif
 
@@ -100,8 +104,9 @@ static uint32_t ovyolo_best_plain(const float *planes, int64_t plane_size, int32
     return nan;
 }
 
-/* Groups with an active lane of `plane` above its own threshold (eight for each group) or NaN. The vector versions fetch
- * what lies `ahead` floats further on, in a plane soon to be read, into the cache; fetching never faults. */
+/* Groups with an active lane of `plane` above its own threshold (eight for each group) or NaN. The vector code fetches
+ * what lies `ahead` floats further on, in a plane soon to be read, into the cache; fetching never faults.
+ */
 static int64_t ovyolo_hits_plain(const float *plane, const int32_t *start, const float *threshold,
                                  const uint8_t *active, int64_t groups, int lanes, int64_t ahead, int32_t *hit,
                                  uint8_t *mask) {
@@ -300,21 +305,32 @@ OVYOLO_TARGET_AVX2 static int ovyolo_chain_avx2(const ovyolo_block *blocks, int3
 
 /* ---- choice ---- */
 
+#ifdef OVYOLO_X86
+/* By CPUID itself: __builtin_cpu_supports needs a run-time library that not every compiler links. */
+static void ovyolo_cpuid(uint32_t leaf, uint32_t r[4]) {
+#ifdef _MSC_VER
+    int out[4];
+    __cpuidex(out, (int)leaf, 0);
+    for (int i = 0; i < 4; i++) r[i] = (uint32_t)out[i];
+#else
+    __cpuid_count(leaf, 0, r[0], r[1], r[2], r[3]);
+#endif
+}
+
+OVYOLO_TARGET_XSAVE static uint64_t ovyolo_saved_state(void) { return (uint64_t)_xgetbv(0); }
+#endif
+
 static int ovyolo_widest_level(void) {
 #ifdef OVYOLO_X86
-#if defined(_MSC_VER) && !defined(__clang__)
-    int r[4];
-    __cpuid(r, 0);
+    const uint32_t avx_and_osxsave = 1u << 28 | 1u << 27, avx2 = 1u << 5;
+    uint32_t r[4];
+    ovyolo_cpuid(0, r);
     if (r[0] < 7) return OVYOLO_SSE2;
-    __cpuid(r, 1);
-    /* OSXSAVE and AVX by the CPU, XMM and YMM state by the operating system */
-    if ((r[2] & (1 << 27)) == 0 || (r[2] & (1 << 28)) == 0 || (_xgetbv(0) & 6) != 6) return OVYOLO_SSE2;
-    __cpuidex(r, 7, 0);
-    return (r[1] & (1 << 5)) ? OVYOLO_AVX2 : OVYOLO_SSE2;
-#else
-    __builtin_cpu_init();
-    return __builtin_cpu_supports("avx2") ? OVYOLO_AVX2 : OVYOLO_SSE2;
-#endif
+    ovyolo_cpuid(1, r);
+    /* the operating system must save the XMM and YMM registers, too */
+    if ((r[2] & avx_and_osxsave) != avx_and_osxsave || (ovyolo_saved_state() & 6) != 6) return OVYOLO_SSE2;
+    ovyolo_cpuid(7, r);
+    return (r[1] & avx2) ? OVYOLO_AVX2 : OVYOLO_SSE2;
 #else
     return OVYOLO_PLAIN;
 #endif

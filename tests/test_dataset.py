@@ -205,8 +205,8 @@ def test_bad_paths(tmp_path: Path) -> None:
 
 def test_names_stay_text(tmp_path: Path) -> None:
     path = tmp_path / "data.yaml"
-    path.write_text("names: [no, on, 1e3, 2021-01-01, Größe, '']")
-    assert read_data_yaml(path).names == ("no", "on", "1e3", "2021-01-01", "Größe", "")
+    path.write_text("names: [no, on, 1e3, 2021-01-01, Größe]")
+    assert read_data_yaml(path).names == ("no", "on", "1e3", "2021-01-01", "Größe")
     path.write_text("nc: 2")
     assert read_data_yaml(path).names == ("class0", "class1")
 

@@ -143,6 +143,8 @@ def _names(data: dict[str, Any], path: Path) -> tuple[str, ...]:
         raise DataError(f"{path}: `names` must be a list of names, or a mapping from class number to name")
     if not names or len(names) > MOST_CLASSES:
         raise DataError(f"{path}: `names` has {len(names)} classes; 1 to {MOST_CLASSES} are taken")
+    if not all(name.strip() for name in names):
+        raise DataError(f"{path}: a class in `names` has no name: give it one")
     if count is not None and count != len(names):
         raise DataError(f"{path}: nc is {count}, but `names` has {len(names)}: correct one of them")
     return tuple(names)

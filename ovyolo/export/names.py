@@ -6,7 +6,7 @@ import ast
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ovyolo.errors import DataError
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 __all__ = ["graph_names", "read_names"]
 
-SIZE_LIMIT = 8 << 20  # bytes of a data.yaml
 TEXT_LIMIT = 1 << 18  # characters of a names entry in metadata: Python's parser is not for megabytes
 CLASSES_LIMIT = 100_000
 
@@ -25,7 +24,7 @@ def read_names(data_yaml: Path) -> tuple[str, ...]:
 
     Args:
         data_yaml: a YAML file whose ``names`` is a list of names, or a mapping ``0: name`` without gaps. What it says
-            of ``nc``, if anything, has to agree.
+            of ``nc``, if anything, has to agree; with ``nc`` alone the classes are called by their numbers.
 
     Raises:
         DataError: the file is missing, is not YAML, or its ``names`` are not what they should be.
@@ -37,28 +36,9 @@ def read_names(data_yaml: Path) -> tuple[str, ...]:
         >>> read_names(path)
         ('scratch', 'dent')
     """
-    import yaml
+    from ovyolo.dataset.description import read_data_yaml
 
-    try:
-        if data_yaml.stat().st_size > SIZE_LIMIT:
-            raise DataError(f"{data_yaml} has more than {SIZE_LIMIT >> 20} MiB: that is not a data.yaml")
-        text = data_yaml.read_text(encoding="utf-8-sig")
-        # every scalar stays text: a class called `no` or `1e3` keeps its name
-        data: Any = yaml.load(text, Loader=yaml.BaseLoader)
-    except OSError as error:
-        raise DataError(f"{data_yaml} cannot be read: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        reason = str(getattr(error, "problem", None) or "it is not text")
-        raise DataError(f"{data_yaml} is not valid YAML: {reason}") from error
-    if not isinstance(data, Mapping) or "names" not in data:
-        raise DataError(f"{data_yaml} has no names: give a data.yaml with a list of class names under `names`")
-    names = _as_names(data["names"])
-    if names is None:
-        raise DataError(f"{data_yaml}: `names` must be a list of names, or a mapping 0: name, 1: name, … without gaps")
-    count = data.get("nc")
-    if count is not None and (not isinstance(count, str) or count.strip() != str(len(names))):
-        raise DataError(f"{data_yaml} says nc: {count}, but lists {len(names)} names: correct one of them")
-    return names
+    return read_data_yaml(data_yaml).names
 
 
 def graph_names(model: openvino.Model, metadata: Mapping[str, str], path: Path) -> tuple[tuple[str, ...] | None, str]:
