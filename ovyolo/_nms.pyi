@@ -3,7 +3,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["decode_nms", "decode_nms_rows", "nms", "set_simd_level", "simd_level"]
+__all__ = ["cpu_features", "decode_nms", "decode_nms_rows", "nms", "set_simd_level", "simd_level"]
 
 _Boxes = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32], bool, int]
 _Transform = tuple[float, float, float, float, float, float]
@@ -47,5 +47,6 @@ def nms(
     max_det: int | None = None,
     agnostic: bool = False,
 ) -> NDArray[np.int64]: ...
+def cpu_features() -> tuple[str, ...]: ...
 def simd_level() -> str: ...
 def set_simd_level(name: str) -> None: ...

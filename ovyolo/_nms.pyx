@@ -16,7 +16,7 @@ import numpy as np
 
 from ovyolo.errors import DimensionError
 
-__all__ = ["decode_nms", "decode_nms_rows", "nms", "set_simd_level", "simd_level"]
+__all__ = ["cpu_features", "decode_nms", "decode_nms_rows", "nms", "set_simd_level", "simd_level"]
 
 cdef extern from "_simd.h" nogil:
     enum:
@@ -58,34 +58,7 @@ include "_nms_work.pxi"
 include "_nms_heads.pxi"
 include "_nms_check.pxi"
 include "_nms_call.pxi"
-
-cdef tuple LEVELS = ("plain", "sse2", "avx2")
-cdef int current_level = ovyolo_widest_level()
-ovyolo_use_level(current_level)
-
-
-def simd_level():
-    """Name of the vector code in use: ``"avx2"``, ``"sse2"`` or ``"plain"``."""
-    return LEVELS[current_level]
-
-
-def set_simd_level(name):
-    """Choose the vector code: ``"auto"`` (the widest this CPU has, the default), ``"avx2"``, ``"sse2"``, ``"plain"``.
-
-    Results do not depend on it; tests compare them. Not to be called while another thread decodes.
-    """
-    global current_level
-    cdef int widest = ovyolo_widest_level(), level
-    if name == "auto":
-        level = widest
-    elif name in LEVELS:
-        level = LEVELS.index(name)
-    else:
-        raise DimensionError(f"simd level is {name!r}; it takes 'auto', 'avx2', 'sse2' or 'plain'")
-    if level > widest:
-        raise DimensionError(f"simd level {name!r} is not available here; this CPU has {LEVELS[widest]!r}")
-    current_level = level
-    ovyolo_use_level(level)
+include "_nms_cpu.pxi"
 
 
 def decode_nms(

@@ -13,22 +13,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#if (defined(__x86_64__) || (defined(_M_X64) && !defined(_M_ARM64EC)))
-#define OVYOLO_X86 1
-#include <immintrin.h>
-#ifdef _MSC_VER
-#include <intrin.h>
-#else
-#include <cpuid.h>
-#endif
-#if defined(__GNUC__) || defined(__clang__)
-#define OVYOLO_TARGET_AVX2 __attribute__((target("avx2")))
-#define OVYOLO_TARGET_XSAVE __attribute__((target("xsave")))
-#else
-#define OVYOLO_TARGET_AVX2
-#define OVYOLO_TARGET_XSAVE
-#endif
-#endif
+#include "_cpu.h"
 
 enum { OVYOLO_LANES = 8, OVYOLO_PLAIN = 0, OVYOLO_SSE2 = 1, OVYOLO_AVX2 = 2 };
 
@@ -305,32 +290,9 @@ OVYOLO_TARGET_AVX2 static int ovyolo_chain_avx2(const ovyolo_block *blocks, int3
 
 /* ---- choice ---- */
 
-#ifdef OVYOLO_X86
-/* By CPUID itself: __builtin_cpu_supports needs a run-time library that not every compiler links. */
-static void ovyolo_cpuid(uint32_t leaf, uint32_t r[4]) {
-#ifdef _MSC_VER
-    int out[4];
-    __cpuidex(out, (int)leaf, 0);
-    for (int i = 0; i < 4; i++) r[i] = (uint32_t)out[i];
-#else
-    __cpuid_count(leaf, 0, r[0], r[1], r[2], r[3]);
-#endif
-}
-
-OVYOLO_TARGET_XSAVE static uint64_t ovyolo_saved_state(void) { return (uint64_t)_xgetbv(0); }
-#endif
-
 static int ovyolo_widest_level(void) {
 #ifdef OVYOLO_X86
-    const uint32_t avx_and_osxsave = 1u << 28 | 1u << 27, avx2 = 1u << 5;
-    uint32_t r[4];
-    ovyolo_cpuid(0, r);
-    if (r[0] < 7) return OVYOLO_SSE2;
-    ovyolo_cpuid(1, r);
-    /* the operating system must save the XMM and YMM registers, too */
-    if ((r[2] & avx_and_osxsave) != avx_and_osxsave || (ovyolo_saved_state() & 6) != 6) return OVYOLO_SSE2;
-    ovyolo_cpuid(7, r);
-    return (r[1] & avx2) ? OVYOLO_AVX2 : OVYOLO_SSE2;
+    return (ovyolo_cpu_features() & OVYOLO_HAS_AVX2) ? OVYOLO_AVX2 : OVYOLO_SSE2;
 #else
     return OVYOLO_PLAIN;
 #endif

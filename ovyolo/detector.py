@@ -168,6 +168,6 @@ def model_file(path: Path, imgsz: int | Sequence[int] | None, cache_dir: Path | 
         raise ModelError(f"{path} is not a model: give an .xml made by `ovyolo export`, a .pt or an .onnx file")
     if imgsz is not None:
         raise DimensionError(
-            f"the input size of {path} is fixed, so imgsz cannot be given: run `ovyolo export --imgsz` on its checkpoint"
+            f"the input size of {path} is fixed, so imgsz cannot be given: export its checkpoint with --imgsz"
         )
     return path

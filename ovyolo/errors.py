@@ -18,6 +18,7 @@ __all__ = [
     "OvyoloWarning",
     "UnsafeCheckpointError",
     "UnsupportedModelError",
+    "reason_of",
 ]
 
 
@@ -63,3 +64,17 @@ class DimensionError(OvyoloError, ValueError):
 
 class OvyoloWarning(UserWarning):
     """Something was odd but work went on: the message says what and what it cost."""
+
+
+def reason_of(error: Exception) -> str:
+    """The telling line of a foreign error, such as OpenVINO's, without source locations and shortened.
+
+    Example:
+        >>> from ovyolo.errors import reason_of
+        >>> reason_of(RuntimeError("Exception from src/core.cpp:124:\\nCheck 'a' failed\\nthe file is empty"))
+        'the file is empty'
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if not line.startswith(("Exception from", "Check '", "While "))]
+    text = (telling or lines or [type(error).__name__])[-1]
+    return text if len(text) <= 200 else text[:197] + "..."

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovyolo.card import Card, read_card
-from ovyolo.errors import DeviceError, DimensionError, ModelError
+from ovyolo.errors import DeviceError, DimensionError, ModelError, reason_of
 
 if TYPE_CHECKING:
     import openvino
@@ -90,7 +90,7 @@ class OpenVINOSession:
             elif not request.wait_for(int(timeout * 1000)):
                 raise ModelError(f"the device {self.device} gave no result within {timeout:g} s")
         except RuntimeError as error:
-            raise ModelError(f"the device {self.device} failed while computing: {first_line(error)}") from error
+            raise ModelError(f"the device {self.device} failed while computing: {reason_of(error)}") from error
         return self._outputs[slot]
 
     def close(self) -> None:
@@ -99,13 +99,6 @@ class OpenVINOSession:
         self._requests.clear()
         self._inputs.clear()
         del self._compiled
-
-
-def first_line(error: Exception) -> str:
-    """The telling line of an OpenVINO message, without its source locations."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if not line.startswith(("Exception from", "Check '"))]
-    return (telling or lines or [type(error).__name__])[0]
 
 
 def available_devices() -> dict[str, str]:
@@ -158,7 +151,7 @@ def read_model(path: Path, core: openvino.Core) -> tuple[openvino.Model, Card]:
         model = core.read_model(path, weights)
     except RuntimeError as error:
         raise ModelError(
-            f"{path} cannot be read as an OpenVINO IR ({first_line(error)}): run `ovyolo export` again"
+            f"{path} cannot be read as an OpenVINO IR ({reason_of(error)}): run `ovyolo export` again"
         ) from error
     card = read_card(model, str(path))
     expected = card.made.get("weights_crc32")
@@ -226,5 +219,5 @@ def open_session(
     try:
         compiled = core.compile_model(model, name, config)
     except RuntimeError as error:
-        raise DeviceError(f"device {name} cannot run {path}: {first_line(error)}") from error
+        raise DeviceError(f"device {name} cannot run {path}: {reason_of(error)}") from error
     return OpenVINOSession(compiled, card.head.outputs, slots), card

@@ -68,7 +68,7 @@ def test_list_of_pictures_and_paths(tiny: Path, tmp_path: Path) -> None:
         lambda im: cv2.cvtColor(im, cv2.COLOR_BGR2BGRA),
         lambda im: im.astype(np.uint16) * 257,
         lambda im: im[::-1][::-1],
-        lambda im: np.asfortranarray(im),
+        np.asfortranarray,
     ],
     ids=["grey", "grey-3d", "bgra", "16-bit", "reversed-view", "fortran"],
 )
@@ -79,7 +79,12 @@ def test_other_pictures_are_converted(convert, tiny: Path) -> None:
 
 @pytest.mark.parametrize(
     "bad",
-    [np.zeros((8, 8, 3), np.float32), np.zeros((0, 8, 3), np.uint8), np.zeros((8, 8, 5), np.uint8), np.zeros(3, np.uint8)],
+    [
+        np.zeros((8, 8, 3), np.float32),
+        np.zeros((0, 8, 3), np.uint8),
+        np.zeros((8, 8, 5), np.uint8),
+        np.zeros(3, np.uint8),
+    ],
     ids=["float", "empty", "five-channels", "one-dimension"],
 )
 def test_what_is_no_picture_is_refused(bad: np.ndarray, tiny: Path) -> None:

@@ -9,17 +9,24 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: layers are compared with it")
+from reference import torch_yolo as ref  # noqa: E402
 from torch import nn  # noqa: E402
 
 from ovyolo.errors import DimensionError, OvyoloError, UnsupportedModelError  # noqa: E402
 from ovyolo.export.checkpoint import read_checkpoint  # noqa: E402
 from ovyolo.export.graph import build_model  # noqa: E402
-from reference import torch_yolo as ref  # noqa: E402
 
-ANCHORS = [[10, 13, 16, 30, 33, 23], [30, 61, 62, 45, 59, 119], [116, 90, 156, 198, 373, 326], [400, 300, 500, 450, 600, 600]]
+ANCHORS = [
+    [10, 13, 16, 30, 33, 23],
+    [30, 61, 62, 45, 59, 119],
+    [116, 90, 156, 198, 373, 326],
+    [400, 300, 500, 450, 600, 600],
+]
 
 
-def finish(rows: list[tuple[Any, Any]], sources: list[int], channels: list[int], strides: list[int], nc: int = 3) -> Any:
+def finish(
+    rows: list[tuple[Any, Any]], sources: list[int], channels: list[int], strides: list[int], nc: int = 3
+) -> Any:
     """Add a Detect on the layers ``sources`` and make the weights interesting."""
     detect = ref.Detect(nc, ANCHORS[: len(sources)], channels)
     detect.stride = torch.tensor([float(s) for s in strides])
@@ -57,6 +64,8 @@ def assert_same(model: Any, path: Path, size: tuple[int, int] = (64, 96)) -> Non
         assert float(b.std()) > 1e-3
         np.testing.assert_allclose(a, b, atol=2e-4 * float(b.std()) + 1e-6, rtol=1e-4)
 
+
+PLAIN_ACTIVATIONS = [nn.SiLU, nn.Hardswish, nn.ReLU, nn.Identity, nn.Mish, nn.ReLU6, nn.Sigmoid, nn.Tanh]
 
 STEM = {
     "conv6": lambda: ref.Conv(3, 16, 6, 2, 2),
@@ -97,10 +106,8 @@ BLOCK = {
     "Upsample-bilinear": lambda: nn.Sequential(nn.Upsample(scale_factor=2, mode="bilinear"), ref.Conv(16, 16, 3, 2)),
     "same-padding": lambda: nn.Conv2d(16, 16, 3, padding="same", dilation=2),
     "Dropout": lambda: nn.Sequential(nn.Dropout(0.5), nn.Identity(), ref.Conv(16, 16)),
-    **{
-        type(act).__name__: (lambda act=act: ref.Conv(16, 16, 3, act=act))
-        for act in (nn.SiLU(), nn.Hardswish(), nn.LeakyReLU(0.1), nn.ReLU(), nn.Identity(), nn.Mish(), nn.ReLU6(), nn.Sigmoid(), nn.Tanh())
-    },
+    "LeakyReLU": lambda: ref.Conv(16, 16, 3, act=nn.LeakyReLU(0.1)),
+    **{kind.__name__: (lambda kind=kind: ref.Conv(16, 16, 3, act=kind())) for kind in PLAIN_ACTIVATIONS},
 }  # fmt: skip
 
 

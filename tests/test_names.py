@@ -65,7 +65,7 @@ def test_bad_data_yaml_is_one_sentence(content: bytes, tmp_path: Path) -> None:
 
 def test_missing_data_yaml(tmp_path: Path) -> None:
     for path in (tmp_path / "nowhere.yaml", tmp_path):
-        with pytest.raises(DataError, match="give the path of a data.yaml"):
+        with pytest.raises(DataError, match=r"give the path of a data\.yaml"):
             read_names(path)
 
 

@@ -90,7 +90,7 @@ def test_letterbox_equals_the_plain_way(height: int, width: int, target_height: 
 
 @given(SIDES, SIDES)
 def test_transform_maps_the_picture_onto_itself(height: int, width: int) -> None:
-    """The corners of the picture inside the target are the picture's corners, within three quarters of a target pixel."""
+    """The picture's corners are its corners in the target, within three quarters of a target pixel."""
     fit = Letterbox((height, width), (128, 128))
     gain_x, gain_y, pad_x, pad_y, full_width, full_height = fit.transform
     assert (full_width, full_height) == (width, height)

@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", help="the .xml to write (default: SOURCE with the suffix .xml)")
     parser.add_argument(
         "--imgsz", "--img", type=image_size, metavar="N|H,W",
-        help="input size in pixels, a multiple of the largest stride (default: 640; for .onnx and .xml the size it has)",
+        help="input size in pixels, a multiple of the largest stride (default: 640, or what an .onnx or .xml has)",
     )  # fmt: skip
     parser.add_argument("--fp32", action="store_true", help="store 32-bit weights (default: FP16, half the size)")
     parser.add_argument("--data", metavar="data.yaml", help="take the class names from this file")

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from ovyolo.export.checkpoint import Record, attr, children, tensor
 
 from ovyolo.errors import UnsupportedModelError
+from ovyolo.export.checkpoint import Record, attr, children, tensor
 from ovyolo.export.emitter import Emitter, Value
 
 __all__ = ["transformer_block"]

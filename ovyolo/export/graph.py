@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from ovyolo.export.checkpoint import Checkpoint, Record, attr, children, class_name, tensor
 
 from ovyolo.card import Card, Head
-from ovyolo.errors import DimensionError, OvyoloError, UnsupportedModelError
-from ovyolo.runtime import first_line
+from ovyolo.errors import DimensionError, OvyoloError, UnsupportedModelError, reason_of
+from ovyolo.export.checkpoint import Checkpoint, Record, attr, children, class_name, tensor
 
 if TYPE_CHECKING:
     import openvino
@@ -44,7 +43,7 @@ def build_model(
         raise type(error)(f"{checkpoint.path}: {error}") from error
     except MALFORMED as error:
         raise UnsupportedModelError(
-            f"{checkpoint.path}: its layers have parts or numbers that do not fit together ({first_line(error)}): "
+            f"{checkpoint.path}: its layers have parts or numbers that do not fit together ({reason_of(error)}): "
             "the file is damaged, or its layers are not the ones known by these names"
         ) from error
 

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from openvino import opset1
 
 from ovyolo.card import Card
-from ovyolo.errors import DataError, DimensionError, ExportError, OvyoloError
+from ovyolo.errors import DataError, DimensionError, ExportError, OvyoloError, reason_of
 from ovyolo.export.fold_input import replace_input
 from ovyolo.export.names import graph_names
 from ovyolo.export.opsets import downgrade
 from ovyolo.export.plan import GivenAnchors, Plan, make_plan
 from ovyolo.export.rawheads import raw_rows
-from ovyolo.export.reading import Runner, read_graph, reason_of, tidy
+from ovyolo.export.reading import Runner, read_graph, tidy
 from ovyolo.export.selfcheck import check_halved, check_heads, check_kept_rows, picture
 from ovyolo.export.source import Source
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from ovyolo.export.checkpoint import Record, attr, children, class_name, tensor
 
 from ovyolo.errors import UnsupportedModelError
 from ovyolo.export.attention import transformer_block
+from ovyolo.export.checkpoint import Record, attr, children, class_name, tensor
 from ovyolo.export.emitter import Emitter, Value
 
 __all__ = ["apply_layer", "iterate_layers"]

@@ -11,10 +11,10 @@ import openvino as ov
 from numpy.typing import NDArray
 from openvino import opset1
 
-from ovyolo.errors import ExportError
+from ovyolo.errors import ExportError, reason_of
 from ovyolo.export.onnx_metadata import OnnxDamagedError, read_onnx_metadata
 
-__all__ = ["Runner", "float32_graph", "read_graph", "reason_of", "tidy", "weights_precision"]
+__all__ = ["Runner", "float32_graph", "read_graph", "tidy", "weights_precision"]
 
 FLOATS = ("f16", "bf16", "f64")
 
@@ -57,14 +57,6 @@ def read_graph(path: Path) -> tuple[ov.Model, dict[str, str]]:
             f"operations that OpenVINO does not know ({reason_of(error)})"
         ) from error
     return model, metadata
-
-
-def reason_of(error: Exception) -> str:
-    """The telling line of an OpenVINO error, shortened."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if not line.startswith(("Exception from", "Check '", "While "))]
-    text = (telling or lines or ["no reason given"])[-1]
-    return text if len(text) <= 200 else text[:197] + "..."
 
 
 def weights_precision(model: ov.Model) -> str:

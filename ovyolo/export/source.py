@@ -8,10 +8,10 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
-from ovyolo.errors import ExportError, UnsupportedModelError
+from ovyolo.errors import ExportError, UnsupportedModelError, reason_of
 from ovyolo.export.cut import operations_behind
 from ovyolo.export.input_stage import find_stage
-from ovyolo.export.reading import float32_graph, reason_of, weights_precision
+from ovyolo.export.reading import float32_graph, weights_precision
 from ovyolo.export.refusals import REMEDY, describe, suppresses
 
 __all__ = ["Source"]
