@@ -17,6 +17,12 @@ def shared_data() -> Path | None:
     return candidate if candidate.is_dir() else None
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _away_from_the_checkout(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Interpreters that tests start must import the installed package, not the source tree in the working folder."""
+    os.chdir(tmp_path_factory.mktemp("working-folder"))
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """``shared/data`` beside the checkout (or ``OVYOLO_SHARED_DATA``); skips, visibly, where it is absent."""

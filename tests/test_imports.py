@@ -2,36 +2,30 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from reference.fresh import run_python
 
 HEAVY = ("openvino", "cv2", "torch", "nncf", "yaml", "tqdm", "onnx")
 
 
-def run(code: str) -> str:
-    """Run ``code`` in a fresh interpreter, outside any checkout, and return what it prints."""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def test_import_loads_nothing_heavy() -> None:
-    loaded = run("import sys, ovyolo; print(*{m.split('.')[0] for m in sys.modules})").split()
+    loaded = run_python("import sys, ovyolo; print(*{m.split('.')[0] for m in sys.modules})").split()
     assert not {*HEAVY, "numpy"} & set(loaded)
 
 
 def test_results_need_numpy_only() -> None:
-    loaded = run("import sys; from ovyolo import Detections; print(*{m.split('.')[0] for m in sys.modules})").split()
+    loaded = run_python(
+        "import sys; from ovyolo import Detections; print(*{m.split('.')[0] for m in sys.modules})"
+    ).split()
     assert "numpy" in loaded
     assert not set(HEAVY) & set(loaded)
 
 
 def test_import_is_quick() -> None:
     code = "import time; t = time.perf_counter(); import ovyolo; print(time.perf_counter() - t)"
-    assert min(float(run(code)) for _ in range(3)) < 0.1
+    assert min(float(run_python(code)) for _ in range(3)) < 0.1
 
 
 def test_export_never_imports_torch(shared: Path, tmp_path: Path) -> None:
@@ -42,7 +36,7 @@ from ovyolo.cli import main
 assert main(["export", {str(source)!r}, "-o", {str(target)!r}]) == 0
 print("TORCH" if "torch" in sys.modules else "CLEAN", "CV2" if "cv2" in sys.modules else "")
 """
-    assert run(code).split()[-1] == "CLEAN"
+    assert run_python(code).split()[-1] == "CLEAN"
     assert target.is_file()
 
 
@@ -54,10 +48,10 @@ from ovyolo import Detector
 print(len(Detector({str(source)!r}, cache_dir={str(tmp_path)!r})({str(picture)!r})))
 print(*[m for m in ("torch", "nncf", "onnx") if m in sys.modules])
 """
-    assert run(code).split() == ["4"]
+    assert run_python(code).split() == ["4"]
 
 
 @pytest.mark.parametrize("first", ["", "import ovyolo.export.api; ", "from ovyolo.export import export; "])
 def test_export_can_be_called_however_it_was_imported(first: str) -> None:
     code = f"{first}import ovyolo; from ovyolo import export; print(callable(export), callable(ovyolo.export))"
-    assert run(code).split() == ["True", "True"]
+    assert run_python(code).split() == ["True", "True"]

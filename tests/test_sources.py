@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from reference.fresh import run_python
 
 from ovyolo.errors import DimensionError, ImageError, OvyoloError
 from ovyolo.io import open_source
@@ -270,8 +271,7 @@ def test_import_is_light() -> None:
     code = (
         "import sys, ovyolo.io, ovyolo.io.sinks; print([m for m in ('cv2', 'openvino', 'torch') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert run_python(code).strip() == "[]"
 
 
 @given(source=st.text(max_size=30))
