@@ -85,7 +85,7 @@ def test_detect_rows(name: str, fp32: bool, shared: Path, irs: dict[tuple[str, b
             theirs = np.array(golden(shared, name)["images"][picture]["detect"]).reshape(-1, 6)
             ours = rows_of(detector(path))
             assert len(ours) == len(theirs), picture
-            ok = matched(theirs, ours, 0.002 if fp32 else 0.01, 0.995 if fp32 else 0.98)
+            ok = matched(theirs, ours, 0.002)
             assert ok.all(), f"{picture}: {theirs[~ok]}"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -51,11 +50,13 @@ def load_source(
 
     from ovyolo.export.checkpoint import read_checkpoint
     from ovyolo.export.graph import build_model
+    from ovyolo.export.provenance import provenance
 
     if anchors is not None:
         raise ExportError(f"{source} brings its own anchors: --anchors is for .onnx and .xml files with raw heads")
     checkpoint = read_checkpoint(source)
     model, card = build_model(checkpoint, imgsz or (640, 640), keep_half=not fp32)
+    card = replace(card, made=provenance(source))
     if names is not None:
         if len(names) != card.num_classes:
             raise ExportError(
@@ -115,18 +116,4 @@ def export(
 
         names = read_names(Path(data))
     model, card = load_source(source, size, names, anchors, fp32)
-    return save_ir(model, replace(card, made={**provenance(source), **card.made}), target, fp32=fp32)
-
-
-def provenance(source: Path) -> dict[str, str]:
-    """Where a model came from and what made it."""
-    import openvino as ov
-
-    from ovyolo.version import __version__
-
-    return {
-        "source": source.name,
-        "sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
-        "ovyolo": __version__,
-        "openvino": ov.__version__.split("-", maxsplit=1)[0],
-    }
+    return save_ir(model, card, target, fp32=fp32)

@@ -16,6 +16,7 @@ from ovyolo.export.fold_input import replace_input
 from ovyolo.export.names import graph_names
 from ovyolo.export.opsets import downgrade
 from ovyolo.export.plan import GivenAnchors, Plan, make_plan
+from ovyolo.export.provenance import provenance
 from ovyolo.export.rawheads import raw_rows
 from ovyolo.export.reading import Runner, read_graph, tidy
 from ovyolo.export.selfcheck import check_halved, check_heads, check_kept_rows, picture
@@ -95,9 +96,7 @@ def _names(found: Plan, given: tuple[str, ...] | None, stored: tuple[str, ...] |
 
 
 def _made(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
-    from ovyolo.export.api import provenance
-
-    made: dict[str, Any] = {**provenance(path), "format": "OpenVINO IR" if path.suffix.lower() == ".xml" else "ONNX"}
+    made = {**provenance(path), "format": "OpenVINO IR" if path.suffix.lower() == ".xml" else "ONNX"}
     return made | {key: metadata[key][:200] for key in ("onnx.opset", "onnx.producer") if key in metadata}
 
 
