@@ -21,13 +21,12 @@ from reference.onnx_models import Style, write_onnx
 
 from ovyolo._nms import decode_nms, decode_nms_rows
 from ovyolo.errors import ExportError, UnsupportedModelError
-from ovyolo.export import imported, plan
-from ovyolo.export.heads import decode_heads, measure_anchors
-from ovyolo.export.imported import import_model
-from ovyolo.export.levels import Levels
-from ovyolo.export.misfit import Misfit
+from ovyolo.export.imported import import_model, importer, plan
+from ovyolo.export.imported.heads import decode_heads, measure_anchors
+from ovyolo.export.imported.levels import Levels
+from ovyolo.export.imported.misfit import Misfit
+from ovyolo.export.imported.selfcheck import picture
 from ovyolo.export.portable import save_ir
-from ovyolo.export.selfcheck import picture
 
 KEPT = {
     "one anchor of one cell 1 % off": Style(defect="one anchor"),
@@ -109,8 +108,8 @@ def test_wrong_colours_are_caught(stem: str, int8: bool, tmp_path: Path, monkeyp
     def wrong(model: ov.Model, stage: Any) -> Any:
         return replace_input(model, replace(stage, entry_bgr=not stage.entry_bgr))
 
-    replace_input = imported.replace_input
-    monkeypatch.setattr(imported, "replace_input", wrong)
+    replace_input = importer.replace_input
+    monkeypatch.setattr(importer, "replace_input", wrong)
     with pytest.raises(ExportError, match="computes other"):
         import_model(write_onnx(tmp_path / "m.onnx", Style(stem=stem, int8=int8, opset=13)))
 
@@ -119,8 +118,8 @@ def test_wrong_scale_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     def wrong(model: ov.Model, stage: Any) -> Any:
         return replace_input(model, replace(stage, gain=stage.gain * 1.02))
 
-    replace_input = imported.replace_input
-    monkeypatch.setattr(imported, "replace_input", wrong)
+    replace_input = importer.replace_input
+    monkeypatch.setattr(importer, "replace_input", wrong)
     with pytest.raises(ExportError, match="computes other"):
         import_model(write_onnx(tmp_path / "m.onnx", Style()))
 

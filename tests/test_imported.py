@@ -24,9 +24,9 @@ from ovyolo._nms import decode_nms_rows
 from ovyolo.card import read_card
 from ovyolo.errors import DataError, DimensionError, ExportError, OvyoloError, UnsupportedModelError
 from ovyolo.export.imported import import_model
+from ovyolo.export.imported.reading import Runner
+from ovyolo.export.imported.selfcheck import picture
 from ovyolo.export.portable import save_ir
-from ovyolo.export.reading import Runner
-from ovyolo.export.selfcheck import picture
 
 CUT = {
     "today": Style(),

@@ -17,8 +17,8 @@ from reference.onnx_models import Style, write_onnx
 
 from ovyolo.errors import ExportError
 from ovyolo.export.imported import import_model
-from ovyolo.export.reading import Runner
-from ovyolo.export.selfcheck import picture
+from ovyolo.export.imported.reading import Runner
+from ovyolo.export.imported.selfcheck import picture
 
 
 @pytest.mark.parametrize("stem", ["conv", "focus"])

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ovyolo.errors import DataError
+from ovyolo.export.imported.onnx_metadata import OnnxDamagedError, read_onnx_metadata
 from ovyolo.export.names import _from_literal, read_names
-from ovyolo.export.onnx_metadata import OnnxDamagedError, read_onnx_metadata
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,9 @@ from openvino import opset1, opset8, opset11, opset12, opset14
 
 from ovyolo.card import Card, Head, read_card
 from ovyolo.errors import ExportError
+from ovyolo.export.imported.reading import Runner, weights_precision
 from ovyolo.export.opsets import opset_of
 from ovyolo.export.portable import downgrade, save_ir
-from ovyolo.export.reading import Runner, weights_precision
 
 SHAPE = [1, 3, 10, 14]
 

@@ -20,9 +20,9 @@ from reference.torch_save import Call, Name, New, Raw, Writer
 
 import ovyolo.export
 from ovyolo.errors import CheckpointError, OvyoloError, UnsafeCheckpointError
-from ovyolo.export.pickle_scalars import Budget
-from ovyolo.export.records import Record
-from ovyolo.export.unpickle import PickleMachine
+from ovyolo.export.checkpoint.pickle_scalars import Budget
+from ovyolo.export.checkpoint.records import Record
+from ovyolo.export.checkpoint.unpickle import PickleMachine
 
 PROTOCOLS = range(6)
 MODULES = (

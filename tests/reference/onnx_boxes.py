@@ -10,7 +10,7 @@ import openvino as ov
 
 from ovyolo._nms import decode_nms, decode_nms_rows
 from ovyolo.card import Card
-from ovyolo.export.reading import Runner
+from ovyolo.export.imported.reading import Runner
 
 
 def original_rows(path: Path, image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -10,8 +10,8 @@ import openvino as ov
 from numpy.typing import NDArray
 from openvino import opset1
 
-from ovyolo.export.misfit import Misfit
-from ovyolo.export.reading import Runner
+from ovyolo.export.imported.misfit import Misfit
+from ovyolo.export.imported.reading import Runner
 
 __all__ = ["Decoder", "find_heads", "operations_behind"]
 

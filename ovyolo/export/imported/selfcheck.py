@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovyolo.errors import ExportError
-from ovyolo.export.heads import Anchors, decode_heads, disagreement, row_strides
-from ovyolo.export.levels import Levels
+from ovyolo.export.imported.heads import Anchors, decode_heads, disagreement, row_strides
+from ovyolo.export.imported.levels import Levels
 
 __all__ = ["check_halved", "check_heads", "check_kept_rows", "picture"]
 

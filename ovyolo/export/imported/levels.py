@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ovyolo.export.misfit import Misfit
+from ovyolo.export.imported.misfit import Misfit
 
 __all__ = ["Levels", "levels_of", "possible_levels"]
 

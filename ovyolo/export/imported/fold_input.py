@@ -11,7 +11,7 @@ import numpy as np
 import openvino as ov
 from openvino import opset1
 
-from ovyolo.export.input_stage import InputStage
+from ovyolo.export.imported.input_stage import InputStage
 from ovyolo.export.opsets import input_array
 
 __all__ = ["replace_input"]

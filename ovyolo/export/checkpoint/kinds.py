@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ovyolo.errors import CheckpointError, OvyoloError, UnsupportedModelError
-from ovyolo.export.records import BFloat16Tensor, Record, attr, children, class_name, tensor, walk
+from ovyolo.export.checkpoint.records import BFloat16Tensor, Record, attr, children, class_name, tensor, walk
 
 __all__ = ["check_detector", "refuse_root"]
 

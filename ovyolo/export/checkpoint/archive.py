@@ -14,13 +14,13 @@ from typing import BinaryIO
 import numpy as np
 
 from ovyolo.errors import CheckpointError, OvyoloError, UnsafeCheckpointError
-from ovyolo.export.pickle_constructors import Global
-from ovyolo.export.pickle_scalars import Budget
-from ovyolo.export.records import Record
-from ovyolo.export.sniff import refuse_foreign
-from ovyolo.export.tensors import STORAGE_TYPES, TORCH_DTYPES, Storage
-from ovyolo.export.unpickle import PickleMachine
-from ovyolo.export.zip_entries import MEMORY_FLOOR, ZipReader, find_prefix, list_entries
+from ovyolo.export.checkpoint.pickle_constructors import Global
+from ovyolo.export.checkpoint.pickle_scalars import Budget
+from ovyolo.export.checkpoint.records import Record
+from ovyolo.export.checkpoint.sniff import refuse_foreign
+from ovyolo.export.checkpoint.tensors import STORAGE_TYPES, TORCH_DTYPES, Storage
+from ovyolo.export.checkpoint.unpickle import PickleMachine
+from ovyolo.export.checkpoint.zip_entries import MEMORY_FLOOR, ZipReader, find_prefix, list_entries
 
 __all__ = ["load_tree"]
 

@@ -11,21 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from ovyolo.errors import CheckpointError, OvyoloError, OvyoloWarning
-from ovyolo.export.archive import load_tree
-from ovyolo.export.checkpoint_kinds import check_detector, refuse_root
-from ovyolo.export.records import Record, attr, children, class_name, is_kind, tensor, walk
+from ovyolo.export.checkpoint.archive import load_tree
+from ovyolo.export.checkpoint.kinds import check_detector, refuse_root
+from ovyolo.export.checkpoint.records import Record, attr, children, class_name
 
-__all__ = [
-    "Checkpoint",
-    "Record",
-    "attr",
-    "children",
-    "class_name",
-    "is_kind",
-    "read_checkpoint",
-    "tensor",
-    "walk",
-]
+__all__ = ["Checkpoint", "read_checkpoint"]
 
 _MAX_META_TEXT = 2_000
 _MAX_META_ITEMS = 5_000

@@ -12,15 +12,15 @@ from openvino import opset1
 
 from ovyolo.card import Card
 from ovyolo.errors import DataError, DimensionError, ExportError, OvyoloError, reason_of
-from ovyolo.export.fold_input import replace_input
+from ovyolo.export.imported.fold_input import replace_input
+from ovyolo.export.imported.plan import GivenAnchors, Plan, make_plan
+from ovyolo.export.imported.rawheads import raw_rows
+from ovyolo.export.imported.reading import Runner, read_graph, tidy
+from ovyolo.export.imported.selfcheck import check_halved, check_heads, check_kept_rows, picture
+from ovyolo.export.imported.source import Source
 from ovyolo.export.names import graph_names
 from ovyolo.export.opsets import downgrade
-from ovyolo.export.plan import GivenAnchors, Plan, make_plan
 from ovyolo.export.provenance import provenance
-from ovyolo.export.rawheads import raw_rows
-from ovyolo.export.reading import Runner, read_graph, tidy
-from ovyolo.export.selfcheck import check_halved, check_heads, check_kept_rows, picture
-from ovyolo.export.source import Source
 
 __all__ = ["import_model"]
 

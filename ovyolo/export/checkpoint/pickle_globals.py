@@ -2,7 +2,7 @@
 
 Nothing here is ever imported because a file names it. A name either stands in the table below and is interpreted by one
 of our own small constructors, or lies in a namespace where network classes live (:data:`RECORD_NAMESPACES`) and becomes
-an inert :class:`~ovyolo.export.records.Record`, or the file is refused.
+an inert :class:`~ovyolo.export.checkpoint.records.Record`, or the file is refused.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ovyolo.errors import CheckpointError, UnsafeCheckpointError, UnsupportedModelError
-from ovyolo.export.pickle_constructors import CONSTRUCTORS, Global, printable, record_of, unsafe
-from ovyolo.export.records import Record
-from ovyolo.export.tensors import STORAGE_TYPES, TORCH_DTYPES, DtypeRecord, array_state
+from ovyolo.export.checkpoint.pickle_constructors import CONSTRUCTORS, Global, printable, record_of, unsafe
+from ovyolo.export.checkpoint.records import Record
+from ovyolo.export.checkpoint.tensors import STORAGE_TYPES, TORCH_DTYPES, DtypeRecord, array_state
 
 if TYPE_CHECKING:
-    from ovyolo.export.pickle_scalars import Budget
+    from ovyolo.export.checkpoint.pickle_scalars import Budget
 
 __all__ = ["RECORD_NAMESPACES", "Globals", "build_state"]
 

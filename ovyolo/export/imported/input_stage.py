@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from openvino import opset1
 
 from ovyolo.errors import ExportError, UnsupportedModelError
-from ovyolo.export.reading import Runner
+from ovyolo.export.imported.reading import Runner
 
 __all__ = ["InputStage", "find_stage"]
 

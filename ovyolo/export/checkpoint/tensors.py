@@ -8,7 +8,7 @@ import sys
 import numpy as np
 
 from ovyolo.errors import CheckpointError, UnsafeCheckpointError
-from ovyolo.export.records import BFloat16Tensor
+from ovyolo.export.checkpoint.records import BFloat16Tensor
 
 __all__ = [
     "STORAGE_TYPES",

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from openvino import opset1
 
 from ovyolo.errors import ExportError, reason_of
-from ovyolo.export.onnx_metadata import OnnxDamagedError, read_onnx_metadata
+from ovyolo.export.imported.onnx_metadata import OnnxDamagedError, read_onnx_metadata
 
 __all__ = ["Runner", "float32_graph", "read_graph", "tidy", "weights_precision"]
 

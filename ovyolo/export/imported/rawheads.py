@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovyolo.errors import DimensionError, ExportError
-from ovyolo.export.heads import Anchors, decode_heads
-from ovyolo.export.levels import Levels
-from ovyolo.export.misfit import Misfit
+from ovyolo.export.imported.heads import Anchors, decode_heads
+from ovyolo.export.imported.levels import Levels
+from ovyolo.export.imported.misfit import Misfit
 
 __all__ = ["check_raw", "given_anchors", "raw_rows"]
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ovyolo.export.levels import Levels
-from ovyolo.export.misfit import Misfit
+from ovyolo.export.imported.levels import Levels
+from ovyolo.export.imported.misfit import Misfit
 
 __all__ = [
     "Anchors",

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ovyolo.errors import CheckpointError, UnsafeCheckpointError
-from ovyolo.export.records import BFloat16Tensor, Record
-from ovyolo.export.tensors import (
+from ovyolo.export.checkpoint.records import BFloat16Tensor, Record
+from ovyolo.export.checkpoint.tensors import (
     TORCH_DTYPES,
     DtypeRecord,
     Storage,
@@ -23,7 +23,7 @@ from ovyolo.export.tensors import (
 )
 
 if TYPE_CHECKING:
-    from ovyolo.export.pickle_scalars import Budget
+    from ovyolo.export.checkpoint.pickle_scalars import Budget
 
 __all__ = ["CONSTRUCTORS", "Constructor", "Global", "hashable", "printable", "record_of", "unsafe"]
 

@@ -9,14 +9,14 @@ import openvino as ov
 
 from ovyolo.card import Head
 from ovyolo.errors import ExportError
-from ovyolo.export.cut import Decoder, find_heads
-from ovyolo.export.heads import Anchors, check_rows, measure_anchors
-from ovyolo.export.levels import Levels, levels_of, possible_levels
-from ovyolo.export.misfit import Misfit
-from ovyolo.export.rawheads import check_raw, given_anchors
-from ovyolo.export.reading import Runner
-from ovyolo.export.selfcheck import picture
-from ovyolo.export.source import Source
+from ovyolo.export.imported.cut import Decoder, find_heads
+from ovyolo.export.imported.heads import Anchors, check_rows, measure_anchors
+from ovyolo.export.imported.levels import Levels, levels_of, possible_levels
+from ovyolo.export.imported.misfit import Misfit
+from ovyolo.export.imported.rawheads import check_raw, given_anchors
+from ovyolo.export.imported.reading import Runner
+from ovyolo.export.imported.selfcheck import picture
+from ovyolo.export.imported.source import Source
 
 __all__ = ["GivenAnchors", "Plan", "make_plan"]
 

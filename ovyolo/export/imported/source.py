@@ -9,10 +9,10 @@ import openvino as ov
 from numpy.typing import NDArray
 
 from ovyolo.errors import ExportError, UnsupportedModelError, reason_of
-from ovyolo.export.cut import operations_behind
-from ovyolo.export.input_stage import find_stage
-from ovyolo.export.reading import float32_graph, weights_precision
-from ovyolo.export.refusals import REMEDY, describe, suppresses
+from ovyolo.export.imported.cut import operations_behind
+from ovyolo.export.imported.input_stage import find_stage
+from ovyolo.export.imported.reading import float32_graph, weights_precision
+from ovyolo.export.imported.refusals import REMEDY, describe, suppresses
 
 __all__ = ["Source"]
 
