@@ -18,17 +18,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference.torch_save import Call, Name, New, Raw, Writer
 
-import ovyolo.export
+import ovyolo.export.checkpoint
 from ovyolo.errors import CheckpointError, OvyoloError, UnsafeCheckpointError
 from ovyolo.export.checkpoint.pickle_scalars import Budget
 from ovyolo.export.checkpoint.records import Record
 from ovyolo.export.checkpoint.unpickle import PickleMachine
 
 PROTOCOLS = range(6)
-MODULES = (
-    "archive checkpoint checkpoint_kinds pickle_constructors pickle_globals pickle_scalars records sniff tensors "
-    "unpickle zip_entries"
-)
 
 
 def load(data: bytes, limit: int = 1 << 26) -> object:
@@ -192,9 +188,10 @@ def test_random_opcodes_raise_only_our_errors(opcodes: list[bytes]) -> None:
 
 def test_nothing_that_could_run_code_is_imported() -> None:
     """The reader's own source names neither pickle nor importlib, and never calls eval, exec or the like."""
-    folder = Path(ovyolo.export.__file__).parent
-    for name in MODULES.split():
-        tree = ast.parse((folder / f"{name}.py").read_text(encoding="utf-8"))
+    modules = sorted(Path(ovyolo.export.checkpoint.__file__).parent.glob("*.py"))
+    assert len(modules) > 10
+    for module in modules:
+        tree = ast.parse(module.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
                 imported = {alias.name for alias in node.names}

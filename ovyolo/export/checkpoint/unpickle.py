@@ -1,8 +1,8 @@
 """A pickle machine that builds data and nothing else.
 
 It reads the opcodes that ``torch.save`` and NumPy write (protocols 0 to 5) and refuses all others. A global is looked
-up in the table of ``pickle_globals``, never imported; REDUCE, NEWOBJ and BUILD work on what stands in that table. Memory
-is accounted for: every opcode, container and string is charged against a :class:`Budget`.
+up in the table of ``pickle_globals``, never imported; REDUCE, NEWOBJ and BUILD work on what stands in that table.
+Memory is accounted for: every opcode, container and string is charged against a :class:`Budget`.
 
 Python's own ``pickle.Unpickler`` is not used: overriding ``find_class`` leaves REDUCE and BUILD running as they are,
 and its memo is allocated by the largest index that the file names.
