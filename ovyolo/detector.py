@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from queue import LifoQueue
 from types import TracebackType
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from numpy.typing import NDArray
 
@@ -16,6 +18,9 @@ from ovyolo.detections import Detections
 from ovyolo.errors import DimensionError, ModelError, OvyoloWarning
 from ovyolo.letterbox import Letterbox
 from ovyolo.runtime import Session, open_session
+
+if TYPE_CHECKING:
+    from ovyolo.stream import Stream
 
 __all__ = ["Detector"]
 
@@ -40,11 +45,19 @@ class Detector:
         threads: CPU threads; by default OpenVINO decides.
         precision: what layers that are not INT8 compute in, ``"f32"``, ``"bf16"`` or ``"f16"``; by default ``"f32"`` on
             a CPU (the same scores on every machine), and what the device prefers elsewhere.
+        hint: ``"latency"``: each picture as soon as possible; ``"throughput"``: as many pictures a second as possible,
+            for :meth:`stream` and for calls from several threads.
+        streams: how many pictures the device computes side by side; by default what the ``hint`` makes it.
+        slots: how many calls can be under way at once; by default 1, and the device's optimum with
+            ``hint="throughput"``. More wait for their turn.
+        pin: whether threads stay on their cores; by default OpenVINO decides. CPU only.
+        core_type: ``"performance"``, ``"efficient"`` or ``"any"``, for CPUs that have both. CPU only.
 
     Raises:
         OvyoloError: the model cannot be read, the device is not there, or an argument is out of range.
 
-    One ``Detector`` may be used from several threads.
+    One ``Detector`` may be used from several threads, also while streams of it run. It does not survive ``os.fork``:
+    a child process that uses it gets a ModelError.
 
     Example:
         >>> from ovyolo import Detector
@@ -67,6 +80,11 @@ class Detector:
         threads: int | None = None,
         *,
         precision: str | None = None,
+        hint: str = "latency",
+        streams: int | None = None,
+        slots: int | None = None,
+        pin: bool | None = None,
+        core_type: str | None = None,
     ) -> None:
         for name, value in (("conf", conf), ("iou", iou)):
             if not 0 <= value <= 1:
@@ -75,8 +93,17 @@ class Detector:
             raise DimensionError(f"max_det is {max_det}; it takes a whole number from 1")
         cache = None if cache_dir is None else Path(cache_dir)
         self.path = model_file(Path(path), imgsz, cache)
-        session, self.card = open_session(self.path, device, threads=threads, cache_dir=cache, precision=precision)
-        self._session: Session = session
+        if slots is None and hint != "throughput":
+            slots = 1
+        self._open = partial(
+            open_session, self.path, device, threads=threads, cache_dir=cache, precision=precision,
+            hint=hint, streams=streams, pin=pin, core_type=core_type,
+        )  # fmt: skip
+        session, self.card = self._open(slots=slots)
+        self._session = session
+        self._hint = hint
+        self._process = os.getpid()
+        self._closed = False
         self._decode = Decoder(self.card)
         self.conf, self.iou, self.agnostic, self.max_det = conf, iou, agnostic, max_det
         self._class_mask = self._decode.class_mask(classes)
@@ -98,6 +125,12 @@ class Detector:
     def device(self) -> str:
         """The device that computes."""
         return self._session.device
+
+    @property
+    def effective(self) -> dict[str, str]:
+        """What OpenVINO made of ``hint``, ``threads``, ``streams``, ``precision`` and the rest, by its own names."""
+        self._check_usable()
+        return self._session.effective
 
     @overload
     def __call__(self, image: Picture) -> Detections: ...
@@ -121,6 +154,7 @@ class Detector:
         """
         if isinstance(image, list):
             return [self(one) for one in image]
+        self._check_usable()
         from ovyolo.io.images import as_bgr, read_image
 
         pixels = read_image(image) if isinstance(image, (str, Path)) else as_bgr(image)
@@ -145,9 +179,72 @@ class Detector:
             )
         return found
 
+    def stream(
+        self,
+        source: Any,
+        *,
+        policy: str = "block",
+        on_error: str = "raise",
+        timeout: float = 60.0,
+        slots: int | None = None,
+    ) -> Stream:
+        """Detect in frame after frame: reading, letterboxing, inference and decoding go on side by side.
+
+        Args:
+            source: what :func:`~ovyolo.io.sources.open_source` takes; a :class:`~ovyolo.io.sources.Source`; or any
+                iterable of pictures or :class:`~ovyolo.io.sources.Frame`, each in memory of its own. A list of sources
+                or iterables (not of paths or arrays: those are one source, read one after the other) runs them side
+                by side, taking turns. All are closed at the end.
+            policy: what happens when frames come faster than results are taken: ``"block"``: the source waits;
+                ``"drop-oldest"``: of the few frames that wait, the oldest goes; ``"latest"``: only the newest waits.
+                ``dropped`` of the stream counts them for each source.
+            on_error: ``"raise"``, or ``"skip"``: what cannot be read is kept in ``errors`` of the stream, and other
+                sources go on.
+            timeout: seconds that one inference may take. When it takes longer or fails, the model is compiled anew and
+                what was under way is computed again, with a warning; failing again at the same frame is an error.
+            slots: how many frames are under way at once; by default 2, and the device's optimum and two more with
+                ``hint="throughput"``.
+
+        Returns:
+            An iterable, once, of ``(frame, detections)`` in the order in which frames were read. It may be left at any
+            time: leaving the loop ends the threads behind it.
+
+        Raises:
+            OvyoloError: the source cannot be opened, or an argument is out of range; while iterating, also when a
+                frame cannot be read (``on_error="raise"``) or the device failed twice.
+
+        Example:
+            >>> for frame, found in detector.stream("belt.mp4"):  # doctest: +SKIP
+            ...     print(frame.index, found.counts())
+        """
+        from ovyolo.stream import Stream, StreamSettings
+
+        self._check_usable()
+        if slots is None:
+            slots = self._session.optimal_slots + 2 if self._hint == "throughput" else 2
+        decode = partial(
+            self._decode, conf=self.conf, iou=self.iou, class_mask=self._class_mask,
+            agnostic=self.agnostic, max_det=self.max_det, device=self.device,
+        )  # fmt: skip
+
+        def open_ring(anew: bool) -> Session:
+            return self._open(slots=slots)[0] if anew else self._session.another(slots)
+
+        return Stream(source, open_ring, decode, StreamSettings(policy, on_error, timeout, slots))
+
     def close(self) -> None:
-        """Give the device back; the detector cannot be used afterwards."""
-        self._session.close()
+        """Give the device back; the detector cannot be used afterwards. Streams that run go on to their end."""
+        if not self._closed:
+            self._closed = True
+            self._session.close()
+
+    def _check_usable(self) -> None:
+        if os.getpid() != self._process:
+            raise ModelError(
+                "this Detector was made before a fork, which the device does not survive: make one in each process"
+            )
+        if self._closed:
+            raise ModelError("this Detector is closed: make a new one")
 
     def __enter__(self) -> Detector:
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,14 @@ __all__ = ["OpenVINOSession", "Session", "available_devices", "open_session", "r
 
 FORBIDDEN_DEVICES = ("AUTO", "MULTI", "HETERO", "BATCH")
 PRECISIONS = ("f32", "bf16", "f16")
+HINTS = ("latency", "throughput")
+CORE_TYPES = {"any": "ANY_CORE", "performance": "PCORE_ONLY", "efficient": "ECORE_ONLY"}
+# what a user may ask for, and what OpenVINO may have made of it
+EFFECTIVE = (
+    "PERFORMANCE_HINT", "NUM_STREAMS", "INFERENCE_NUM_THREADS", "INFERENCE_PRECISION_HINT", "ENABLE_CPU_PINNING",
+    "SCHEDULING_CORE_TYPE", "OPTIMAL_NUMBER_OF_INFER_REQUESTS",
+)  # fmt: skip
+SLICE_MS = 200  # a wait is cut into these, so that Ctrl-C is heard in between
 
 
 class Session(Protocol):
@@ -53,16 +62,21 @@ class Session(Protocol):
 
 
 class OpenVINOSession:
-    """A :class:`Session` on the OpenVINO runtime of this process."""
+    """A :class:`Session` on the OpenVINO runtime of this process; ``slots`` None is the device's optimum."""
 
-    def __init__(self, compiled: openvino.CompiledModel, outputs: Sequence[str], slots: int = 1) -> None:
+    def __init__(self, compiled: openvino.CompiledModel, outputs: Sequence[str], slots: int | None = 1) -> None:
         import openvino as ov
+
+        self.optimal_slots = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        """How many pictures under way keep the device busy, as it says itself."""
+        slots = self.optimal_slots if slots is None else slots
 
         self.device = ", ".join(str(d) for d in compiled.get_property("EXECUTION_DEVICES"))
         shape = tuple(compiled.input(0).get_shape())
         self.input_shape = (int(shape[0]), int(shape[1]), int(shape[2]), int(shape[3]))
         self.slots = slots
         self._compiled = compiled
+        self._names = tuple(outputs)
         self._inputs: list[NDArray[np.uint8]] = []
         self._requests: list[Any] = []
         for _ in range(slots):
@@ -85,13 +99,28 @@ class OpenVINOSession:
         """See :class:`Session`."""
         request = self._requests[slot]
         try:
-            if timeout is None:
-                request.wait()
-            elif not request.wait_for(int(timeout * 1000)):
-                raise ModelError(f"the device {self.device} gave no result within {timeout:g} s")
+            deadline = None if timeout is None else time.monotonic() + timeout
+            while not request.wait_for(SLICE_MS if timeout is None else min(SLICE_MS, max(1, int(timeout * 1000)))):
+                if deadline is not None and time.monotonic() >= deadline:
+                    raise ModelError(f"the device {self.device} gave no result within {timeout:g} s")
         except RuntimeError as error:
             raise ModelError(f"the device {self.device} failed while computing: {reason_of(error)}") from error
         return self._outputs[slot]
+
+    def another(self, slots: int) -> OpenVINOSession:
+        """A session with slots of its own on the same compiled network; either may be closed first."""
+        return OpenVINOSession(self._compiled, self._names, slots)
+
+    @property
+    def compiled(self) -> openvino.CompiledModel:
+        """OpenVINO's own object, for whoever measures what it does."""
+        return self._compiled
+
+    @property
+    def effective(self) -> dict[str, str]:
+        """What OpenVINO made of the settings, by its own names (those that the device knows)."""
+        known = set(self._compiled.get_property("SUPPORTED_PROPERTIES"))
+        return {name: _text(self._compiled.get_property(name)) for name in EFFECTIVE if name in known}
 
     def close(self) -> None:
         """See :class:`Session`."""
@@ -99,6 +128,11 @@ class OpenVINOSession:
         self._requests.clear()
         self._inputs.clear()
         del self._compiled
+
+
+def _text(value: Any) -> str:
+    """A property as a short text: ``f32`` for ``<Type: 'float32'>``, ``LATENCY`` for ``PerformanceMode.LATENCY``."""
+    return value.to_string() if hasattr(value, "to_string") else str(value).rsplit(".", 1)[-1]
 
 
 def available_devices() -> dict[str, str]:
@@ -177,26 +211,37 @@ def open_session(
     path: Path,
     device: str = "CPU",
     *,
-    slots: int = 1,
+    slots: int | None = 1,
     threads: int | None = None,
     cache_dir: Path | None = None,
     precision: str | None = None,
+    hint: str = "latency",
+    streams: int | None = None,
+    pin: bool | None = None,
+    core_type: str | None = None,
 ) -> tuple[OpenVINOSession, Card]:
-    """Compile the IR ``path`` for ``device`` in latency mode.
+    """Compile the IR ``path`` for ``device``.
 
     Args:
         path: the ``.xml``.
         device: as OpenVINO names it: ``CPU``, ``GPU``, ``GPU.1``, ``NPU``.
-        slots: how many pictures can be under way at once.
+        slots: how many pictures can be under way at once; None is the device's optimum for the ``hint``.
         threads: CPU threads; by default OpenVINO decides.
         cache_dir: where compiled models are kept between runs; by default nowhere.
         precision: what layers that are not INT8 compute in: ``"f32"``, ``"bf16"`` or ``"f16"``. By default ``"f32"`` on
             a CPU, because OpenVINO would otherwise use BF16 where the CPU has it, and scores would differ between
             machines; other devices choose for themselves.
+        hint: ``"latency"``: each picture as soon as possible; ``"throughput"``: as many pictures a second as possible.
+        streams: how many pictures the device computes side by side; by default what the ``hint`` makes it.
+        pin: whether threads stay on their cores; by default OpenVINO decides. CPU only.
+        core_type: ``"performance"``, ``"efficient"`` or ``"any"``, for CPUs that have both. CPU only.
+
+    What became of these is in ``effective`` of the session.
 
     Raises:
         ModelError: see :func:`read_model`.
         DeviceError: the device is not there, or cannot run the model.
+        DimensionError: an argument is out of range, or not for this device.
     """
     import openvino as ov
 
@@ -204,10 +249,25 @@ def open_session(
         raise DimensionError(f"threads is {threads}; it takes a whole number from 1")
     if precision not in (None, *PRECISIONS):
         raise DimensionError(f"precision is {precision!r}; it takes one of {', '.join(PRECISIONS)}")
+    if hint not in HINTS:
+        raise DimensionError(f"hint is {hint!r}; it takes {' or '.join(HINTS)}")
+    for argument, value in (("slots", slots), ("streams", streams)):
+        if value is not None and value < 1:
+            raise DimensionError(f"{argument} is {value}; it takes a whole number from 1")
+    if core_type not in (None, *CORE_TYPES):
+        raise DimensionError(f"core_type is {core_type!r}; it takes one of {', '.join(CORE_TYPES)}")
     core = ov.Core()
     name = check_device(core, device)
     model, card = read_model(path, core)
-    config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+    config: dict[str, Any] = {"PERFORMANCE_HINT": hint.upper()}
+    if streams is not None:
+        config["NUM_STREAMS"] = str(streams)
+    if name != "CPU" and (pin is not None or core_type is not None):
+        raise DimensionError(f"pin and core_type are for the CPU only: leave them out for {name}")
+    if pin is not None:
+        config["ENABLE_CPU_PINNING"] = pin
+    if core_type is not None:
+        config["SCHEDULING_CORE_TYPE"] = CORE_TYPES[core_type]
     if name == "CPU":
         config["INFERENCE_PRECISION_HINT"] = precision or "f32"
         if threads is not None:

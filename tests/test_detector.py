@@ -195,3 +195,13 @@ def test_checkpoint_is_exported_once(shared: Path, tmp_path: Path) -> None:
     assert Detector(weights, cache_dir=tmp_path).path.stat().st_mtime_ns == stamp
     assert len(first(shared / "images" / "bus.jpg")) == 4
     assert Detector(weights, imgsz=320, cache_dir=tmp_path).imgsz == (320, 320)
+
+
+@pytest.mark.parametrize("suffix", [".xml", ".bin"])
+def test_damaged_cache_is_made_anew(suffix: str, shared: Path, tmp_path: Path) -> None:
+    weights = shared / "weights" / "yolov5n.pt"
+    made = Detector(weights, cache_dir=tmp_path).path.with_suffix(suffix)
+    whole = made.read_bytes()
+    made.write_bytes(whole[: len(whole) // 2])
+    assert len(Detector(weights, cache_dir=tmp_path)(shared / "images" / "bus.jpg")) == 4
+    assert made.read_bytes() == whole

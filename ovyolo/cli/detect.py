@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
+import threading
 import time
 from collections import Counter
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from ovyolo.cli.arguments import fraction, image_size, positive
 from ovyolo.errors import OvyoloError
+
+MANY = 16  # pictures from which throughput mode is faster in all, its slower start included
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +45,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: OpenVINO decides)")
     parser.add_argument(
+        "--hint", choices=("latency", "throughput"),
+        help="each picture as soon as possible, or as many a second as possible (default: throughput for videos and "
+        "many pictures)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--streams", type=positive, metavar="N", help="pictures computed side by side (default: what --hint makes it)"
+    )
+    parser.add_argument(
         "--precision", choices=("f32", "bf16", "f16"), help="what to compute in (default: f32 on a CPU)"
     )
     parser.add_argument("--cache-dir", metavar="DIR", help="keep compiled and exported models here")
@@ -59,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   ovyolo detect --model best.pt --source 'line3/*.png' --conf 0.4 --json boxes.json --no-save
   ovyolo detect --model best.xml --source belt.mp4 -o result
 
-exit status: 0 all done, 1 some pictures were skipped, 2 nothing could be done"""
+exit status: 0 all done, 1 some pictures were skipped, 2 nothing could be done, 130 interrupted"""
 
 
 def next_folder(parent: Path) -> Path:
@@ -105,14 +118,15 @@ def run(options: argparse.Namespace) -> int:
             Detector(
                 options.model, options.device, options.conf, options.iou, options.classes, options.agnostic,
                 options.max_det, options.imgsz, options.cache_dir, options.threads,
-                precision=options.precision,
+                precision=options.precision, hint=options.hint or hint_for(source.total), streams=options.streams,
             )
         )  # fmt: skip
         sinks = open_sinks(options, stack)
         frames, found, cut = 0, Counter[str](), 0
         started = time.perf_counter()
-        for frame in progress(source, total=source.total, unit="picture", quiet=options.quiet):
-            detections = detector(frame.image)
+        stream = stack.enter_context(detector.stream(source, on_error="skip" if options.skip_bad else "raise"))
+        signals = stack.enter_context(ending_on_signals(stream))
+        for frame, detections in progress(stream, total=source.total, unit="picture", quiet=options.quiet):
             for sink in sinks:
                 sink.write(frame, detections)
             frames += 1
@@ -121,14 +135,53 @@ def run(options: argparse.Namespace) -> int:
             if any(getattr(sink, "stopped", False) for sink in sinks):
                 break
         seconds = time.perf_counter() - started
-        errors = list(source.errors)
+        errors = list(stream.errors)
     for _, message in errors:
         print(f"warning: {message}", file=sys.stderr)
     if not frames and errors:
         raise OvyoloError(f"none of the {len(errors)} pictures could be read")
     if not options.quiet:
         report(frames, found, cut, seconds, sinks, options)
+    if signals:
+        print("interrupted: what was found until then is written", file=sys.stderr)
+        return 128 + signals[0]
     return 1 if errors else 0
+
+
+def hint_for(total: int | None) -> str:
+    """A few pictures come soonest in latency mode; many, or an unknown number, soonest in throughput mode."""
+    return "latency" if total is not None and total < MANY else "throughput"
+
+
+@contextmanager
+def ending_on_signals(stream: Any) -> Iterator[list[int]]:
+    """Let SIGINT and SIGTERM end the reading: what is under way is written, files are closed. Yields what came.
+
+    A second signal does what it always did.
+    """
+    came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+        yield came
+        return
+    usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in usual.items():
+            if handler is not None:  # None: set by something that is not Python, and so left alone
+                signal.signal(number, handler)
+
+    def end(number: int, _: Any) -> None:
+        came.append(number)
+        stream.stop()
+        restore()
+
+    for number, handler in usual.items():
+        if handler not in (None, signal.SIG_IGN):
+            signal.signal(number, end)
+    try:
+        yield came
+    finally:
+        restore()
 
 
 def report(

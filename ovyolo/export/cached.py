@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,6 +42,13 @@ def exported(source: Path, imgsz: int | Sequence[int] | None = None, folder: Pat
     label = "own" if size is None else f"{size[0]}x{size[1]}"
     digest = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
     target = (folder or cache_folder()) / f"{source.stem}-{digest}-{label}-{__version__}.xml"
-    if target.is_file() and target.with_suffix(".bin").is_file():
-        return target
-    return export(source, target, imgsz=size)
+    return target if _is_whole(target) else export(source, target, imgsz=size)
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether the pair in the cache is there and undamaged: its card holds the checksum of the weights."""
+    weights = path.with_suffix(".bin")
+    if not (path.is_file() and weights.is_file()):
+        return False
+    text = path.read_bytes()
+    return text.rstrip().endswith(b"</net>") and f"{zlib.crc32(weights.read_bytes()):08x}".encode() in text
