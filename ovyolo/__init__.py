@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from ovyolo.errors import OvyoloError, OvyoloWarning
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from ovyolo.export import export as export
 
 __all__ = ["Detections", "Detector", "OvyoloError", "OvyoloWarning", "__version__", "evaluate", "export"]
+
+# `import openvino` reports itself to an analytics service when it finds this package, and so does NNCF; both go on
+# without it. Where openvino was imported before us, that was its importer's decision.
+if "openvino" not in sys.modules:
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 _LAZY = {
     "Detections": ("ovyolo.detections", "Detections"),

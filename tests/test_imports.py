@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from reference.fresh import run_python
+from reference.tiny_model import make_tiny_ir
 
 HEAVY = ("openvino", "cv2", "torch", "nncf", "yaml", "tqdm", "onnx")
 
@@ -55,3 +56,27 @@ print(*[m for m in ("torch", "nncf", "onnx") if m in sys.modules])
 def test_export_can_be_called_however_it_was_imported(first: str) -> None:
     code = f"{first}import ovyolo; from ovyolo import export; print(callable(export), callable(ovyolo.export))"
     assert run_python(code).split() == ["True", "True"]
+
+
+def test_nothing_is_reported_to_anybody(tmp_path: Path) -> None:
+    """OpenVINO's own telemetry would write a client id to the home folder and send events from there."""
+    model = make_tiny_ir(tmp_path / "tiny.xml")
+    home = tmp_path / "home"
+    home.mkdir()
+    code = """
+import os, socket, sys
+for name in ("HOME", "USERPROFILE", "LOCALAPPDATA"):
+    os.environ[name] = sys.argv[2]
+for name in ("CI", "NNCF_CI", "PYTEST_CURRENT_TEST"):
+    os.environ.pop(name, None)
+class Refuse(socket.socket):
+    def connect(self, *arguments): raise SystemExit(f"phones {arguments}")
+    connect_ex = connect
+socket.socket = Refuse
+socket.create_connection = socket.getaddrinfo = lambda *a, **k: sys.exit(f"phones {a}")
+from ovyolo import Detector
+import numpy as np
+print(len(Detector(sys.argv[1])(np.zeros((64, 64, 3), np.uint8))))
+"""
+    assert run_python(code, model, home).split() == ["0"]
+    assert list(home.rglob("*")) == []

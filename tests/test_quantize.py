@@ -507,7 +507,7 @@ socket.socket = Refuse
 socket.create_connection = socket.getaddrinfo = lambda *a, **k: sys.exit(f"phones {a}")
 from ovyolo.compress import quantize
 quantize(sys.argv[1], sys.argv[2], sys.argv[3], html=False)
-print(*sorted({"torch", "openvino_telemetry", "rich"} & set(sys.modules) - {"rich"}))
+print(*[name for name in ("torch", "openvino_telemetry") if sys.modules.get(name)])
 """
     env = {**os.environ, "HOME": str(home), "USERPROFILE": str(home), "LOCALAPPDATA": str(home)}
     for name in ("NNCF_CI", "CI", "PYTEST_CURRENT_TEST"):
