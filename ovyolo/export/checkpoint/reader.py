@@ -13,6 +13,7 @@ import numpy as np
 from ovyolo.errors import CheckpointError, OvyoloError, OvyoloWarning
 from ovyolo.export.checkpoint.archive import load_tree
 from ovyolo.export.checkpoint.kinds import check_detector, refuse_root
+from ovyolo.export.checkpoint.own_format import is_own, tree_of
 from ovyolo.export.checkpoint.records import Record, attr, children, class_name
 
 __all__ = ["Checkpoint", "read_checkpoint"]
@@ -62,7 +63,7 @@ class Checkpoint:
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a YOLOv5 ``.pt`` file, of any generation, without PyTorch and without running anything that is in it.
+    """Read a YOLOv5 ``.pt`` file of any generation, or one of ours, without PyTorch and without running what is in it.
 
     Both formats of ``torch.save`` are read. Of a training checkpoint the averaged weights (``ema``) are taken if they
     are there, else ``model``. Tensors are read-only NumPy arrays, see :func:`tensor`.
@@ -84,6 +85,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     path = Path(path)
     tree = load_tree(path)
     try:
+        if is_own(tree):
+            tree = tree_of(tree)
         model, which = _choose(tree)
         head = check_detector(model)
         others = tree if isinstance(tree, dict) else {}
