@@ -16,6 +16,7 @@ __all__ = [
     "ModelError",
     "OvyoloError",
     "OvyoloWarning",
+    "TrainingError",
     "UnsafeCheckpointError",
     "UnsupportedModelError",
     "reason_of",
@@ -56,6 +57,10 @@ class ImageError(OvyoloError):
 
 class DataError(OvyoloError):
     """A data.yaml, label file or other description of data is missing or inconsistent."""
+
+
+class TrainingError(OvyoloError):
+    """A training cannot go on: its numbers or memory ran out, or its state cannot be read."""
 
 
 class DimensionError(OvyoloError, ValueError):

@@ -11,8 +11,10 @@ __all__ = ["progress"]
 T = TypeVar("T")
 
 
-def progress(items: Iterable[T], *, total: int | None, unit: str, quiet: bool = False) -> Iterator[T]:
-    """Iterate over ``items`` with a bar on standard error: count, rate and time left.
+def progress(
+    items: Iterable[T], *, total: int | None, unit: str, quiet: bool = False, title: str | None = None
+) -> Iterator[T]:
+    """Iterate over ``items`` with a bar on standard error: ``title``, count, rate and time left.
 
     No bar when ``quiet``, when standard error is not a terminal, or when there is only one item.
     """
@@ -21,4 +23,4 @@ def progress(items: Iterable[T], *, total: int | None, unit: str, quiet: bool = 
         return
     from tqdm import tqdm
 
-    yield from tqdm(items, total=total, unit=unit, dynamic_ncols=True, leave=False)
+    yield from tqdm(items, desc=title, total=total, unit=unit, dynamic_ncols=True, leave=False)

@@ -179,7 +179,7 @@ class DetectionLoss:
             # [N, na, 5 + nc, H, W]; half precision is not enough for a cross-entropy
             predicted = head.float().view(batch, len(anchors[level]), 5 + self.num_classes, rows, columns)
             matched = match(targets, anchors[level], (rows, columns), stride, self.settings.anchor_t)
-            wanted = torch.zeros_like(predicted[:, :, 4])
+            wanted = torch.zeros(predicted[:, :, 4].shape, device=device)
             if len(matched.picture):
                 place = (matched.picture, matched.anchor, matched.row, matched.column)
                 mine = predicted.permute(0, 1, 3, 4, 2)[place]

@@ -7,8 +7,6 @@ by the same reader and emitter as a file of YOLOv5.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from ovyolo.errors import CheckpointError, OvyoloError, UnsupportedModelError, r
 from ovyolo.export.checkpoint import Checkpoint, Record, attr, children, class_name, read_checkpoint, tensor
 from ovyolo.export.checkpoint.own_format import FORMAT, FORMAT_VERSION, describe, record_of
 from ovyolo.export.graph import MALFORMED
+from ovyolo.io.output import replacing
 from ovyolo.train.blocks import Block, build_layer
 
 __all__ = ["Detect", "Layers", "Network", "load_network", "save_atomically", "save_network"]
@@ -196,18 +195,10 @@ def save_atomically(content: Any, path: Path) -> Path:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, draft = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".tmp", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                torch.save(content, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(draft, path)
-        except BaseException:
-            Path(draft).unlink(missing_ok=True)
-            raise
-    except (OSError, RuntimeError) as error:
-        raise CheckpointError(f"{path} cannot be written: {reason_of(error)}; the earlier one is still whole") from error
+        with replacing(path) as part:
+            torch.save(content, part)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        raise CheckpointError(f"{path} cannot be written: {reason_of(error)}; an earlier one is still whole") from error
     return path
 
 

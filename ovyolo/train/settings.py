@@ -1,0 +1,131 @@
+"""Everything that decides what a training becomes, as one value that is written beside it and read back on resuming."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ovyolo.errors import DimensionError, TrainingError
+from ovyolo.train.augment import Augment
+from ovyolo.train.loss import LossSettings
+
+__all__ = ["TrainSettings", "rates"]
+
+OPTIMIZERS = ("sgd", "adamw")
+PRECISIONS = ("auto", "f32", "bf16", "f16")
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How to train.
+
+    Args:
+        epochs: passes over the training pictures.
+        batch: pictures a step, on each device.
+        imgsz: ``(height, width)`` of the input in pixels.
+        lr: learning rate after the warm-up; it falls along half a cosine wave.
+        final_lr: what share of ``lr`` is left at the end.
+        momentum: of SGD; beta1 of AdamW.
+        weight_decay: of convolution weights; biases, norms and quantizer ranges have none.
+        warmup: epochs over which rates and momentum reach their values; at most a fifth of the training.
+        optimizer: ``"sgd"`` (Nesterov) or ``"adamw"``.
+        clip: the norm of the gradient is cut to this.
+        accumulate: steps whose gradients are added up before the weights change.
+        patience: stop after so many epochs without a better score; 0 never stops.
+        ema_decay, ema_tau: see :class:`~ovyolo.train.averaging.WeightAverage`.
+        freeze_norm: keep the statistics of batch norms.
+        close_mosaic: the last epochs go without mosaics, so that the network ends on pictures as they are.
+        validate_every: epochs between two validations; the last one is always followed by one.
+        seed: of weights, order and augmentation.
+        precision: what convolutions compute in: ``"f32"``, ``"bf16"``, ``"f16"`` (GPUs only), or ``"auto"``: bf16
+            where the processor has instructions for it. Weights and the loss are always FP32.
+        workers: threads that prepare pictures.
+        loss: weights of its parts.
+        augment: how pictures are varied.
+
+    Raises:
+        DimensionError: an argument is out of range.
+    """
+
+    epochs: int = 100
+    batch: int = 16
+    imgsz: tuple[int, int] = (640, 640)
+    lr: float = 0.01
+    final_lr: float = 0.01
+    momentum: float = 0.937
+    weight_decay: float = 5e-4
+    warmup: float = 3.0
+    optimizer: str = "sgd"
+    clip: float = 10.0
+    accumulate: int = 1
+    patience: int = 50
+    ema_decay: float = 0.9999
+    ema_tau: float = 2000.0
+    freeze_norm: bool = False
+    close_mosaic: int = 0
+    validate_every: int = 1
+    seed: int = 0
+    precision: str = "auto"
+    workers: int = 2
+    loss: LossSettings = field(default_factory=LossSettings)
+    augment: Augment = field(default_factory=Augment)
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch", "accumulate", "validate_every", "workers"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "a whole number from 1")
+        for name in ("patience", "seed", "close_mosaic"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "a whole number from 0")
+        for name in ("lr", "clip"):
+            _require(0 < getattr(self, name) < math.inf, name, getattr(self, name), "a number above 0")
+        for name in ("final_lr", "momentum", "ema_decay"):
+            _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "a number from 0 to 1")
+        for name in ("weight_decay", "warmup"):
+            _require(0 <= getattr(self, name) < math.inf, name, getattr(self, name), "a number from 0")
+        for name, known in (("optimizer", OPTIMIZERS), ("precision", PRECISIONS)):
+            _require(getattr(self, name) in known, name, repr(getattr(self, name)), f"one of {', '.join(known)}")
+        _require(min(self.imgsz) >= 1, "imgsz", self.imgsz, "a size in pixels")
+
+    def to_json(self) -> str:
+        """As text that :meth:`from_json` reads."""
+        return json.dumps(asdict(self), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> TrainSettings:
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            TrainingError: it is something else.
+        """
+        try:
+            data: dict[str, Any] = json.loads(text)
+            return cls(**{
+                **data, "imgsz": tuple(data["imgsz"]), "loss": LossSettings(**data["loss"]),
+                "augment": Augment(**data["augment"]),
+            })  # fmt: skip
+        except (ValueError, TypeError, KeyError) as error:
+            raise TrainingError(f"the settings of the training are not what this ovyolo writes ({error!r})") from error
+
+
+def _require(holds: bool, name: str, value: Any, takes: str) -> None:
+    if not holds:
+        raise DimensionError(f"{name} is {value}; it takes {takes}")
+
+
+def rates(settings: TrainSettings, step: int, steps_per_epoch: int) -> tuple[float, float, float]:
+    """Learning rate, learning rate of biases, and momentum at a step counted from 0: a function of the step alone, so
+    that a resumed training goes on as if nothing had happened.
+
+    Half a cosine wave from 1 to ``final_lr`` (arXiv:1608.03983), after a linear warm-up in which biases come down from
+    ten times the rate instead.
+    """
+    total = settings.epochs * steps_per_epoch
+    warm = min(settings.warmup * steps_per_epoch, total / 5)
+    share = settings.final_lr + (1 - settings.final_lr) * (1 + math.cos(math.pi * step / total)) / 2
+    rate = settings.lr * share
+    if step >= warm:
+        return rate, rate, settings.momentum
+    done = step / warm
+    momentum = settings.momentum * (0.85 + 0.15 * done)
+    return rate * done, rate * (10 + (1 - 10) * done), momentum
