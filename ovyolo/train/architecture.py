@@ -134,10 +134,10 @@ def with_classes(network: Network, names: Sequence[str], seed: int = 0) -> Netwo
 
 def with_anchors(network: Network, anchors: Sequence[Sequence[Sequence[float]]]) -> Network:
     """The same network, in place, with other anchors, given in input pixels."""
-    new = torch.tensor(np.array(anchors, np.float32)) / torch.tensor(network.strides).view(-1, 1, 1)
-    if new.shape != network.head.anchors.shape:
+    new = np.array(anchors, np.float32)
+    if new.shape != tuple(network.head.anchors.shape):
         raise DimensionError(f"the head takes anchors of the form {tuple(network.head.anchors.shape)}")
-    network.head.anchors.copy_(new)
+    network.head.anchors.copy_(torch.from_numpy(new) / torch.tensor(network.strides).view(-1, 1, 1))
     return network
 
 
