@@ -1,0 +1,128 @@
+"""Colour, and pictures mixed into each other: HSV jitter, mixup, copy-paste of small objects by their boxes."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ovyolo.train.geometry import Boxes, Image, Picture, area
+
+__all__ = ["SMALL_AREA", "copy_paste", "hsv_jitter", "mixup"]
+
+SMALL_AREA = 32.0**2
+"""Square pixels below which COCO calls an object small."""
+
+TRIES = 30
+
+
+def hsv_jitter(rng: np.random.Generator, image: Image, hue: float, saturation: float, value: float) -> Image:
+    """Turn the hue by up to ``hue`` half circles, scale saturation and value by up to ``1 ± gain``; a new picture.
+
+    Three tables of 256 entries do it. With all gains 0 the picture itself is returned.
+    """
+    if not (hue or saturation or value):
+        return image
+    turn, strength, light = rng.uniform(-1, 1, 3) * (hue, saturation, value)
+    steps = np.arange(256, dtype=np.float64)
+    table = np.empty((1, 256, 3), np.uint8)
+    table[0, :, 0] = np.round(steps + turn * 180) % 180  # OpenCV's hue has 180 steps
+    table[0, :, 1] = np.clip(np.round(steps * (1 + strength)), 0, 255)
+    table[0, :, 2] = np.clip(np.round(steps * (1 + light)), 0, 255)
+    hsv = cv2.cvtColor(image, cv2.COLOR_BGR2HSV)
+    jittered: Image = cv2.cvtColor(cv2.LUT(hsv, table), cv2.COLOR_HSV2BGR)
+    return jittered
+
+
+def mixup(rng: np.random.Generator, first: Picture, second: Picture) -> Picture:
+    """Lay two pictures of one size over each other, about half and half (Beta(32, 32)); the boxes of both count.
+
+    Zhang et al., 2018; for detection Zhang et al., "Bag of Freebies", 2019.
+    """
+    part = float(rng.beta(32.0, 32.0))
+    image = cv2.addWeighted(first.image, part, second.image, 1 - part, 0)
+    return Picture(
+        image,
+        np.concatenate([first.boxes, second.boxes]),
+        np.concatenate([first.class_id, second.class_id]),
+    )
+
+
+def copy_paste(rng: np.random.Generator, picture: Picture, probability: float) -> Picture:
+    """Paste small objects once more where nothing is (after Kisantal et al., "Augmentation for small object
+    detection", 2019).
+
+    Each object below :data:`SMALL_AREA` is copied with ``probability``, with a margin around its box that fades into
+    the new surroundings, mirrored at random, to a place where the copy and its margin meet no box. An object for which
+    30 tries find no such place is not copied. There are only boxes, so what surrounds an object comes along.
+
+    Returns:
+        A new picture with the copies' boxes after the others; the same picture when nothing was pasted.
+    """
+    height, width = picture.image.shape[:2]
+    small = np.flatnonzero((area(picture.boxes) < SMALL_AREA) & (area(picture.boxes) > 0))
+    chosen = small[rng.random(len(small)) < probability]
+    image, boxes, classes = picture.image, picture.boxes, [picture.class_id]
+    for index in chosen:
+        x1, y1 = np.floor(picture.boxes[index, :2]).astype(int)
+        x2, y2 = np.ceil(picture.boxes[index, 2:]).astype(int)
+        margin = max(2, round(0.25 * max(x2 - x1, y2 - y1)))
+        left, top, right, bottom = max(0, x1 - margin), max(0, y1 - margin), x2 + margin, y2 + margin
+        patch = picture.image[top:bottom, left:right]
+        h, w = patch.shape[:2]
+        box = picture.boxes[index] - np.array([left, top, left, top], np.float32)
+        copy = Picture(patch, box[None], picture.class_id[index : index + 1])
+        copy, fade = _mirrored(rng, copy, _fade((h, w), (x1 - left, y1 - top, x2 - left, y2 - top), margin))
+        place = _free_place(rng, boxes, (h, w), (height, width))
+        if place is None:
+            continue
+        if image is picture.image:
+            image = picture.image.copy()
+        x, y = place
+        under = image[y : y + h, x : x + w]
+        image[y : y + h, x : x + w] = np.round(copy.image * fade + under * (1 - fade))
+        boxes = np.concatenate([boxes, copy.boxes + np.array([x, y, x, y], np.float32)])
+        classes.append(copy.class_id)
+    return Picture(image, boxes, np.concatenate(classes))
+
+
+def _mirrored(
+    rng: np.random.Generator, copy: Picture, fade: NDArray[np.float32]
+) -> tuple[Picture, NDArray[np.float32]]:
+    """The patch and its fading, each direction mirrored half of the time."""
+    h, w = fade.shape[:2]
+    image, boxes = copy.image, copy.boxes
+    if rng.random() < 0.5:
+        image, fade, boxes = image[:, ::-1], fade[:, ::-1], np.stack([w - boxes[:, 2], boxes[:, 1], w - boxes[:, 0], boxes[:, 3]], 1)
+    if rng.random() < 0.5:
+        image, fade, boxes = image[::-1], fade[::-1], np.stack([boxes[:, 0], h - boxes[:, 3], boxes[:, 2], h - boxes[:, 1]], 1)
+    return Picture(image, boxes, copy.class_id), fade
+
+
+def _fade(size: tuple[int, int], inner: tuple[int, int, int, int], margin: int) -> NDArray[np.float32]:
+    """1 inside the box, falling to 0 over ``margin`` pixels: float32 ``(h, w, 1)``."""
+    x1, y1, x2, y2 = inner
+    across, down = np.arange(size[1]) + 0.5, np.arange(size[0]) + 0.5
+    outside_x = np.maximum(0, np.maximum(x1 - across, across - x2))
+    outside_y = np.maximum(0, np.maximum(y1 - down, down - y2))
+    fade = 1 - np.minimum(1, np.maximum(outside_y[:, None], outside_x[None]) / margin)
+    return fade[:, :, None].astype(np.float32)
+
+
+def _free_place(
+    rng: np.random.Generator, boxes: Boxes, patch: tuple[int, int], size: tuple[int, int]
+) -> tuple[int, int] | None:
+    """``(left, top)`` for a patch where it meets no box; None when ``TRIES`` tries found none."""
+    (h, w), (height, width) = patch, size
+    if h > height or w > width:
+        return None
+    x = rng.integers(0, width - w + 1, TRIES)
+    y = rng.integers(0, height - h + 1, TRIES)
+    meets = (
+        (boxes[:, 0] < x[:, None] + w)
+        & (boxes[:, 2] > x[:, None])
+        & (boxes[:, 1] < y[:, None] + h)
+        & (boxes[:, 3] > y[:, None])
+    ).any(axis=1)
+    free = np.flatnonzero(~meets)
+    return (int(x[free[0]]), int(y[free[0]])) if len(free) else None
