@@ -93,9 +93,17 @@ def _mirrored(
     h, w = fade.shape[:2]
     image, boxes = copy.image, copy.boxes
     if rng.random() < 0.5:
-        image, fade, boxes = image[:, ::-1], fade[:, ::-1], np.stack([w - boxes[:, 2], boxes[:, 1], w - boxes[:, 0], boxes[:, 3]], 1)
+        image, fade, boxes = (
+            image[:, ::-1],
+            fade[:, ::-1],
+            np.stack([w - boxes[:, 2], boxes[:, 1], w - boxes[:, 0], boxes[:, 3]], 1),
+        )
     if rng.random() < 0.5:
-        image, fade, boxes = image[::-1], fade[::-1], np.stack([boxes[:, 0], h - boxes[:, 3], boxes[:, 2], h - boxes[:, 1]], 1)
+        image, fade, boxes = (
+            image[::-1],
+            fade[::-1],
+            np.stack([boxes[:, 0], h - boxes[:, 3], boxes[:, 2], h - boxes[:, 1]], 1),
+        )
     return Picture(image, boxes, copy.class_id), fade
 
 

@@ -17,7 +17,7 @@ from ovyolo.dataset import DataSet
 from ovyolo.errors import DataError, DimensionError
 from ovyolo.export.api import as_imgsz
 from ovyolo.train.augment import Augment, augmented, padded
-from ovyolo.train.geometry import Image, Picture
+from ovyolo.train.geometry import Picture
 from ovyolo.train.picture_cache import PictureCache
 
 __all__ = ["Batch", "TrainingPictures", "batch_sizes"]
@@ -147,7 +147,9 @@ class TrainingPictures:
         order = self.order(epoch, rank, world)
         ends = np.cumsum(batch_sizes(len(order), batch_size)).tolist()
         parts = [order[begin:end] for begin, end in zip([0, *ends], ends, strict=False)][start:]
-        return self._threaded(epoch, parts, workers) if workers else (_Making(self, epoch, part).now() for part in parts)
+        return (
+            self._threaded(epoch, parts, workers) if workers else (_Making(self, epoch, part).now() for part in parts)
+        )
 
     def _threaded(self, epoch: int, parts: list[NDArray[np.int64]], workers: int) -> Iterator[Batch]:
         pool = ThreadPoolExecutor(workers, thread_name_prefix="ovyolo-data")

@@ -1,7 +1,7 @@
 """Moving a picture and its boxes together: affine maps, flips, and which boxes are left after a cut.
 
-Coordinates are those of edges: pixel ``i`` covers ``i`` to ``i + 1``, so a box around pixels 3, 4 and 5 goes from 3 to 6,
-and boxes follow the pixels exactly. (OpenCV counts from pixel centres; :func:`warp` translates.)
+Coordinates are those of edges: pixel ``i`` covers ``i`` to ``i + 1``, so a box around pixels 3, 4 and 5 goes from 3 to
+6, and boxes follow the pixels exactly. (OpenCV counts from pixel centres; :func:`warp` translates.)
 """
 
 from __future__ import annotations
