@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +32,7 @@ def hsv_jitter(rng: np.random.Generator, image: Image, hue: float, saturation: f
     table[0, :, 1] = np.clip(np.round(steps * (1 + strength)), 0, 255)
     table[0, :, 2] = np.clip(np.round(steps * (1 + light)), 0, 255)
     hsv = cv2.cvtColor(image, cv2.COLOR_BGR2HSV)
-    jittered: Image = cv2.cvtColor(cv2.LUT(hsv, table), cv2.COLOR_HSV2BGR)
+    jittered: Any = cv2.cvtColor(cv2.LUT(hsv, table), cv2.COLOR_HSV2BGR)
     return jittered
 
 
@@ -40,7 +42,7 @@ def mixup(rng: np.random.Generator, first: Picture, second: Picture) -> Picture:
     Zhang et al., 2018; for detection Zhang et al., "Bag of Freebies", 2019.
     """
     part = float(rng.beta(32.0, 32.0))
-    image = cv2.addWeighted(first.image, part, second.image, 1 - part, 0)
+    image: Any = cv2.addWeighted(first.image, part, second.image, 1 - part, 0)
     return Picture(
         image,
         np.concatenate([first.boxes, second.boxes]),

@@ -6,7 +6,7 @@ Coordinates are those of edges: pixel ``i`` covers ``i`` to ``i + 1``, so a box 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -90,7 +90,7 @@ def warp(
     height, width = size
     # edges are half a pixel before centres
     centred = np.concatenate([matrix[:, :2], (matrix[:, 2] + matrix[:, :2].sum(axis=1) / 2 - 0.5)[:, None]], axis=1)
-    image = cv2.warpAffine(
+    image: Any = cv2.warpAffine(
         picture.image, centred, (width, height), flags=cv2.INTER_LINEAR, borderValue=(PAD_VALUE,) * 3
     )
     whole = move_boxes(picture.boxes, matrix)
@@ -108,4 +108,5 @@ def flip(picture: Picture, *, sideways: bool) -> Picture:
         boxes[:, [0, 2]] = width - picture.boxes[:, [2, 0]]
     else:
         boxes[:, [1, 3]] = height - picture.boxes[:, [3, 1]]
-    return Picture(cv2.flip(picture.image, 1 if sideways else 0), boxes, picture.class_id)
+    image: Any = cv2.flip(picture.image, 1 if sideways else 0)
+    return Picture(image, boxes, picture.class_id)

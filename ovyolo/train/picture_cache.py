@@ -7,6 +7,7 @@ import os
 import threading
 import warnings
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -105,7 +106,7 @@ class PictureCache:
             )
         if fit.resized == fit.source:
             return image
-        scaled: Image = cv2.resize(image, (fit.resized[1], fit.resized[0]), interpolation=cv2.INTER_LINEAR)
+        scaled: Any = cv2.resize(image, (fit.resized[1], fit.resized[0]), interpolation=cv2.INTER_LINEAR)
         return scaled
 
     def _from_disk(self, index: int, fit: Letterbox) -> Image:
