@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ovyolo.train.geometry import Boxes, Image, Picture, area
+from ovyolo.train.geometry import Boxes, Image, Picture, area, flip
 
 __all__ = ["SMALL_AREA", "copy_paste", "hsv_jitter", "mixup"]
 
@@ -55,27 +55,25 @@ def copy_paste(rng: np.random.Generator, picture: Picture, probability: float) -
     detection", 2019).
 
     Each object below :data:`SMALL_AREA` is copied with ``probability``, with a margin around its box that fades into
-    the new surroundings, mirrored at random, to a place where the copy and its margin meet no box. An object for which
-    30 tries find no such place is not copied. There are only boxes, so what surrounds an object comes along.
+    the new surroundings, mirrored at random, to a place where the copy and its margin meet no box. An object with
+    another one in its margin is not copied, nor is one for which 30 tries find no place. There are only boxes, so what
+    surrounds an object comes along.
 
     Returns:
         A new picture with the copies' boxes after the others; the same picture when nothing was pasted.
     """
-    height, width = picture.image.shape[:2]
+    size = picture.image.shape[0], picture.image.shape[1]
     small = np.flatnonzero((area(picture.boxes) < SMALL_AREA) & (area(picture.boxes) > 0))
     chosen = small[rng.random(len(small)) < probability]
     image, boxes, classes = picture.image, picture.boxes, [picture.class_id]
     for index in chosen:
-        x1, y1 = np.floor(picture.boxes[index, :2]).astype(int)
-        x2, y2 = np.ceil(picture.boxes[index, 2:]).astype(int)
-        margin = max(2, round(0.25 * max(x2 - x1, y2 - y1)))
-        left, top, right, bottom = max(0, x1 - margin), max(0, y1 - margin), x2 + margin, y2 + margin
-        patch = picture.image[top:bottom, left:right]
-        h, w = patch.shape[:2]
-        box = picture.boxes[index] - np.array([left, top, left, top], np.float32)
-        copy = Picture(patch, box[None], picture.class_id[index : index + 1])
-        copy, fade = _mirrored(rng, copy, _fade((h, w), (x1 - left, y1 - top, x2 - left, y2 - top), margin))
-        place = _free_place(rng, boxes, (h, w), (height, width))
+        copy, fade, left, top = _cut_out(picture, index)
+        for sideways in (True, False):
+            if rng.random() < 0.5:
+                copy, fade = flip(copy, sideways=sideways), fade[:, ::-1] if sideways else fade[::-1]
+        h, w = copy.image.shape[:2]
+        alone = _meets(picture.boxes, np.array([left]), np.array([top]), (h, w)).sum() == 1
+        place = _free_place(rng, boxes, (h, w), size) if alone else None
         if place is None:
             continue
         if image is picture.image:
@@ -88,51 +86,41 @@ def copy_paste(rng: np.random.Generator, picture: Picture, probability: float) -
     return Picture(image, boxes, np.concatenate(classes))
 
 
-def _mirrored(
-    rng: np.random.Generator, copy: Picture, fade: NDArray[np.float32]
-) -> tuple[Picture, NDArray[np.float32]]:
-    """The patch and its fading, each direction mirrored half of the time."""
-    h, w = fade.shape[:2]
-    image, boxes = copy.image, copy.boxes
-    if rng.random() < 0.5:
-        image, fade, boxes = (
-            image[:, ::-1],
-            fade[:, ::-1],
-            np.stack([w - boxes[:, 2], boxes[:, 1], w - boxes[:, 0], boxes[:, 3]], 1),
-        )
-    if rng.random() < 0.5:
-        image, fade, boxes = (
-            image[::-1],
-            fade[::-1],
-            np.stack([boxes[:, 0], h - boxes[:, 3], boxes[:, 2], h - boxes[:, 1]], 1),
-        )
-    return Picture(image, boxes, copy.class_id), fade
+def _cut_out(picture: Picture, index: int) -> tuple[Picture, NDArray[np.float32], int, int]:
+    """An object with its margin, how it fades (float32 ``(h, w, 1)``, 1 in the box, to 0 at the margin's edge), and
+    left and top of the patch."""
+    height, width = picture.image.shape[:2]
+    x1, y1 = np.floor(picture.boxes[index, :2]).astype(int).tolist()
+    x2, y2 = np.ceil(picture.boxes[index, 2:]).astype(int).tolist()
+    margin = max(2, round(0.25 * max(x2 - x1, y2 - y1)))
+    left, top, right, bottom = (
+        max(0, x1 - margin),
+        max(0, y1 - margin),
+        min(width, x2 + margin),
+        min(height, y2 + margin),
+    )
+    across, down = np.arange(left, right) + 0.5, np.arange(top, bottom) + 0.5
+    beside = np.maximum(0, np.maximum(x1 - across, across - x2))[None]
+    above = np.maximum(0, np.maximum(y1 - down, down - y2))[:, None]
+    fade = 1 - np.minimum(1, np.maximum(beside, above) / margin)
+    box = picture.boxes[index : index + 1] - np.array([left, top, left, top], np.float32)
+    patch = Picture(picture.image[top:bottom, left:right], box, picture.class_id[index : index + 1])
+    return patch, fade[:, :, None].astype(np.float32), left, top
 
 
-def _fade(size: tuple[int, int], inner: tuple[int, int, int, int], margin: int) -> NDArray[np.float32]:
-    """1 inside the box, falling to 0 over ``margin`` pixels: float32 ``(h, w, 1)``."""
-    x1, y1, x2, y2 = inner
-    across, down = np.arange(size[1]) + 0.5, np.arange(size[0]) + 0.5
-    outside_x = np.maximum(0, np.maximum(x1 - across, across - x2))
-    outside_y = np.maximum(0, np.maximum(y1 - down, down - y2))
-    fade = 1 - np.minimum(1, np.maximum(outside_y[:, None], outside_x[None]) / margin)
-    return fade[:, :, None].astype(np.float32)
+def _meets(boxes: Boxes, x: NDArray[Any], y: NDArray[Any], patch: tuple[int, int]) -> NDArray[np.bool_]:
+    """``(places, boxes)``: whether a patch at ``x``, ``y`` covers part of a box."""
+    h, w = patch
+    x, y = x[:, None], y[:, None]
+    met: NDArray[np.bool_] = (boxes[:, 0] < x + w) & (boxes[:, 2] > x) & (boxes[:, 1] < y + h) & (boxes[:, 3] > y)
+    return met
 
 
 def _free_place(
     rng: np.random.Generator, boxes: Boxes, patch: tuple[int, int], size: tuple[int, int]
 ) -> tuple[int, int] | None:
     """``(left, top)`` for a patch where it meets no box; None when ``TRIES`` tries found none."""
-    (h, w), (height, width) = patch, size
-    if h > height or w > width:
-        return None
-    x = rng.integers(0, width - w + 1, TRIES)
-    y = rng.integers(0, height - h + 1, TRIES)
-    meets = (
-        (boxes[:, 0] < x[:, None] + w)
-        & (boxes[:, 2] > x[:, None])
-        & (boxes[:, 1] < y[:, None] + h)
-        & (boxes[:, 3] > y[:, None])
-    ).any(axis=1)
-    free = np.flatnonzero(~meets)
+    x = rng.integers(0, size[1] - patch[1] + 1, TRIES)
+    y = rng.integers(0, size[0] - patch[0] + 1, TRIES)
+    free = np.flatnonzero(~_meets(boxes, x, y, patch).any(axis=1))
     return (int(x[free[0]]), int(y[free[0]])) if len(free) else None

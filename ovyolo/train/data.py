@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -125,7 +125,7 @@ class TrainingPictures:
 
     def batches(
         self, epoch: int, batch_size: int, workers: int = 2, rank: int = 0, world: int = 1, start: int = 0
-    ) -> Iterator[Batch]:
+    ) -> Generator[Batch, None, None]:
         """The batches of an epoch, from number ``start``; :func:`batch_sizes` says how large they are.
 
         Threads make the next few batches meanwhile. They end when the iteration ends, by itself, by leaving the loop,
@@ -151,7 +151,7 @@ class TrainingPictures:
             self._threaded(epoch, parts, workers) if workers else (_Making(self, epoch, part).now() for part in parts)
         )
 
-    def _threaded(self, epoch: int, parts: list[NDArray[np.int64]], workers: int) -> Iterator[Batch]:
+    def _threaded(self, epoch: int, parts: list[NDArray[np.int64]], workers: int) -> Generator[Batch, None, None]:
         pool = ThreadPoolExecutor(workers, thread_name_prefix="ovyolo-data")
         under_way: deque[_Making] = deque()
         waiting = deque(parts)

@@ -6,6 +6,7 @@ import hashlib
 import os
 import threading
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,7 @@ class PictureCache:
         """Bytes that are kept in memory."""
         self._kept: dict[int, Image] = {}
         self._lock = threading.Lock()
+        self._writes = cache == "disk"
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -110,8 +112,8 @@ class PictureCache:
         return scaled
 
     def _from_disk(self, index: int, fit: Letterbox) -> Image:
-        """The scaled picture from its ``.npy``, written first where it is missing, damaged or of another state of the
-        file; where it cannot be written, from then on without."""
+        """The scaled picture from its ``.npy``, which is written first where it is missing, damaged, or of another
+        state of the picture's file."""
         assert self.folder is not None
         path = self.dataset.items[index].path
         try:
@@ -124,24 +126,33 @@ class PictureCache:
             image: Image = np.load(place, allow_pickle=False)
             if image.shape == (*fit.resized, 3) and image.dtype == np.uint8:
                 return image
-        except (OSError, ValueError, EOFError):
-            pass
+        except (OSError, ValueError, EOFError, MemoryError):
+            pass  # it is made anew
         image = self._read(index, fit)
+        if self._writes:
+            self._write(place, image)
+        return image
+
+    def _write(self, place: Path, image: Image) -> None:
+        """Write whole or not at all; after the first failure (a full disk) no more is tried."""
         part = place.with_name(f"{place.stem}.{os.getpid()}-{threading.get_ident()}.part")
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            place.parent.mkdir(parents=True, exist_ok=True)
             with part.open("wb") as file:
                 np.save(file, image)
             os.replace(part, place)
         except OSError as error:
-            part.unlink(missing_ok=True)
-            self.cache = "none"
-            warnings.warn(
-                f"{self.folder} takes no more cached pictures ({error.strerror}): reading them anew each time",
-                OvyoloWarning,
-                stacklevel=2,
-            )
-        return image
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+            with self._lock:
+                told, self._writes = not self._writes, False
+            if not told and not place.exists():
+                warnings.warn(
+                    f"{place.parent} takes no more cached pictures ({error.strerror or error}): those that are missing "
+                    "there are read anew each time",
+                    OvyoloWarning,
+                    stacklevel=2,
+                )
 
 
 def default_budget() -> int:
