@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ovyolo.errors import DimensionError
 from ovyolo.letterbox import PAD_VALUE
@@ -137,24 +138,26 @@ def _placed(
     if settings.mosaic and rng.random() < settings.mosaic:
         four = [source(one) for one in (index, *rng.integers(count, size=3).tolist())]
         canvas, share = canvas_of_four(rng, four, imgsz)
-        matrix = _matrix(rng, settings, canvas, imgsz, aim=True)
+        matrix = _matrix(rng, settings, canvas, canvas.boxes[share > 0.99], imgsz, aim=True)
         return warp(canvas, matrix, imgsz, share=share, min_visible=settings.min_visible)
     picture = padded(source(index), imgsz)
     if not (settings.scale or settings.translate or settings.degrees or settings.shear):
         return picture
-    return warp(picture, _matrix(rng, settings, picture, imgsz, aim=False), imgsz, min_visible=settings.min_visible)
+    matrix = _matrix(rng, settings, picture, picture.boxes, imgsz, aim=False)
+    return warp(picture, matrix, imgsz, min_visible=settings.min_visible)
 
 
 def _matrix(
-    rng: np.random.Generator, settings: Augment, picture: Picture, imgsz: tuple[int, int], *, aim: bool
-) -> np.ndarray:
+    rng: np.random.Generator, settings: Augment, picture: Picture, whole: Boxes, imgsz: tuple[int, int], *, aim: bool
+) -> NDArray[np.float64]:
     """The random affine map from a picture into a window of ``imgsz``, in coordinates of edges.
 
     The picture's middle comes to the window's middle, give or take ``translate``. With ``aim``, where small objects
-    would have been shrunk too far, a small object comes to a random place inside the window instead.
+    would have been shrunk too far, one of them comes to a random place inside the window instead. ``whole`` are the
+    boxes that nothing was cut off.
     """
     height, width = imgsz
-    low, few = _least_gain(settings, picture.boxes)
+    low, few = _least_gain(settings, whole)
     gain = rng.uniform(low, 1 + settings.scale)
     degrees = rng.uniform(-settings.degrees, settings.degrees)
     along_x, along_y = rng.uniform(-settings.shear, settings.shear, 2)
