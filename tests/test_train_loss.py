@@ -22,9 +22,7 @@ ANCHORS = np.array([[[6, 8], [14, 10]], [[20, 16], [24, 40]], [[50, 40], [60, 90
 def scene(seed, count=7, nc=3, batch=2):
     """Random heads and objects, some of them sharing cells."""
     rng = np.random.default_rng(seed)
-    heads = [
-        rng.normal(0, 1, (batch, 2 * (5 + nc), IMGSZ[0] // s, IMGSZ[1] // s)).astype(np.float32) for s in STRIDES
-    ]
+    heads = [rng.normal(0, 1, (batch, 2 * (5 + nc), IMGSZ[0] // s, IMGSZ[1] // s)).astype(np.float32) for s in STRIDES]
     size = rng.uniform(4, 60, (count, 2))
     centre = rng.uniform([0, 0], [IMGSZ[1] - 1e-3, IMGSZ[0] - 1e-3], (count, 2))
     rows = [rng.integers(0, batch, count), rng.integers(0, nc, count), *centre.T, *size.T]

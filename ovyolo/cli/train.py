@@ -31,6 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--close-mosaic", type=int, default=0, metavar="N", help="no mosaics in the last N epochs (default: 0)"
     )
+    parser.add_argument(
+        "--anchors", choices=("auto", "keep", "fit"), default="auto",
+        help="auto: fit them to the objects where they reach less than 98%% (default)",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation (default: 0)")
     parser.add_argument("--device", default="auto", help="cpu, cuda or cuda:N (default: a GPU where there is one)")
     parser.add_argument(
@@ -70,9 +74,9 @@ TensorBoard where it is installed. Ctrl-C or a crash loses at most five minutes:
 
 def run(options: argparse.Namespace) -> int:
     """Train and print the score."""
+    from ovyolo.cli.detect import next_folder
     from ovyolo.errors import DimensionError
     from ovyolo.export.api import as_imgsz
-    from ovyolo.cli.detect import next_folder
     from ovyolo.train import resume, train
 
     if options.resume:
@@ -97,7 +101,7 @@ def run(options: argparse.Namespace) -> int:
             settings = TrainSettings(
                 epochs=options.epochs, batch=options.batch, accumulate=options.accumulate,
                 imgsz=as_imgsz(options.imgsz), lr=options.lr, optimizer=options.optimizer, patience=options.patience,
-                close_mosaic=options.close_mosaic, seed=options.seed, precision=options.precision,
+                close_mosaic=options.close_mosaic, anchors=options.anchors, seed=options.seed, precision=options.precision,
                 workers=options.workers, augment=Augment(**given),
             )  # fmt: skip
             result = train(
@@ -110,7 +114,9 @@ def run(options: argparse.Namespace) -> int:
             return 130
         raise
     shown = {"AP": "ap", "AP50": "ap50", "AP75": "ap75", "small": "ap_small"}
-    known = [f"{label} {result.figures[key]:.2f}" for label, key in shown.items() if result.figures.get(key) is not None]
+    known = [
+        f"{label} {result.figures[key]:.2f}" for label, key in shown.items() if result.figures.get(key) is not None
+    ]
     print(f"best epoch {result.outcome.best_epoch} of {len(result.outcome.history)}: {', '.join(known)}")
     if result.outcome.stopped:
         print(f"stopped early: {result.outcome.stopped}", file=sys.stderr)

@@ -11,7 +11,8 @@ from typing import Any
 from ovyolo.dataset import DataSet, load_dataset
 from ovyolo.errors import CheckpointError, DataError, DimensionError, TrainingError
 from ovyolo.io.output import make_folder, replacing
-from ovyolo.train.architecture import ARCHITECTURES, new_network, with_classes
+from ovyolo.train.anchors import ENOUGH_RECALL, check_anchors, fit_anchors
+from ovyolo.train.architecture import ARCHITECTURES, new_network, with_anchors, with_classes
 from ovyolo.train.data import TrainingPictures
 from ovyolo.train.loop import Figures, Outcome, Trainer
 from ovyolo.train.loss import DetectionLoss
@@ -72,6 +73,20 @@ def begin_network(model: str | Path, names: tuple[str, ...], seed: int, say: Any
     known = sum(name in network.names for name in names)
     say(f"{path} knows other classes: {known} of {len(names)} are kept by name, the others begin at random")
     return with_classes(network, names, seed)
+
+
+def suit_anchors(network: Network, dataset: DataSet, settings: TrainSettings, say: Any) -> Network:
+    """Fit the network's anchors to the data set where ``settings.anchors`` asks for it, in place."""
+    if settings.anchors == "keep":
+        return network
+    now = network.anchors_in_pixels().tolist()
+    report = check_anchors(dataset, now, settings.imgsz)
+    say(str(report))
+    if settings.anchors == "auto" and report.recall >= ENOUGH_RECALL:
+        return network
+    fitted = fit_anchors(dataset, settings.imgsz, len(now), len(now[0]), start=now, seed=settings.seed)
+    say(f"fitted anew: {check_anchors(dataset, fitted, settings.imgsz)}")
+    return with_anchors(network, fitted)
 
 
 def detection_step(network: Network, settings: TrainSettings) -> Any:
@@ -147,9 +162,7 @@ def resume(folder: str | Path, *, device: str = "auto", quiet: bool = True) -> T
         return _train(request, folder, settings, team, quiet)
 
 
-def _train(
-    request: dict[str, Any], folder: Path, settings: TrainSettings, team: Team, quiet: bool
-) -> TrainResult:
+def _train(request: dict[str, Any], folder: Path, settings: TrainSettings, team: Team, quiet: bool) -> TrainResult:
     def say(text: str) -> None:
         if not quiet and team.rank == 0:
             print(text, file=sys.stderr, flush=True)
@@ -164,6 +177,7 @@ def _train(
     largest = max(network.strides)
     if any(side % largest for side in settings.imgsz):
         raise DimensionError(f"imgsz {settings.imgsz} is not a multiple of the network's largest stride {largest}")
+    suit_anchors(network, training, settings, say)
     make_folder(folder)
     if team.rank == 0:
         with replacing(folder / "training.json") as part:

@@ -250,4 +250,3 @@ def _head(
     tensors[f"{path}.anchors"] = np.array(anchors, np.float32) / strides
     attributes = {"nc": classes, "na": count, "nl": len(STRIDES), "no": outputs, "f": LEVELS, "stride": list(STRIDES)}
     return _described("Detect", attributes, {"m": _described("ModuleList", parts=inner)})
-

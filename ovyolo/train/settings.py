@@ -14,6 +14,7 @@ from ovyolo.train.loss import LossSettings
 __all__ = ["TrainSettings", "rates"]
 
 OPTIMIZERS = ("sgd", "adamw")
+ANCHORS = ("auto", "keep", "fit")
 PRECISIONS = ("auto", "f32", "bf16", "f16")
 
 
@@ -38,6 +39,8 @@ class TrainSettings:
         freeze_norm: keep the statistics of batch norms.
         close_mosaic: the last epochs go without mosaics, so that the network ends on pictures as they are.
         validate_every: epochs between two validations; the last one is always followed by one.
+        anchors: ``"auto"`` fits them to the objects where they reach less than 98 % of them, ``"fit"`` always, ``"keep"``
+            never.
         seed: of weights, order and augmentation.
         precision: what convolutions compute in: ``"f32"``, ``"bf16"``, ``"f16"`` (GPUs only), or ``"auto"``: bf16
             where the processor has instructions for it. Weights and the loss are always FP32.
@@ -66,6 +69,7 @@ class TrainSettings:
     freeze_norm: bool = False
     close_mosaic: int = 0
     validate_every: int = 1
+    anchors: str = "auto"
     seed: int = 0
     precision: str = "auto"
     workers: int = 2
@@ -83,7 +87,7 @@ class TrainSettings:
             _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "a number from 0 to 1")
         for name in ("weight_decay", "warmup"):
             _require(0 <= getattr(self, name) < math.inf, name, getattr(self, name), "a number from 0")
-        for name, known in (("optimizer", OPTIMIZERS), ("precision", PRECISIONS)):
+        for name, known in (("optimizer", OPTIMIZERS), ("precision", PRECISIONS), ("anchors", ANCHORS)):
             _require(getattr(self, name) in known, name, repr(getattr(self, name)), f"one of {', '.join(known)}")
         _require(min(self.imgsz) >= 1, "imgsz", self.imgsz, "a size in pixels")
 
