@@ -101,8 +101,8 @@ def run(options: argparse.Namespace) -> int:
             settings = TrainSettings(
                 epochs=options.epochs, batch=options.batch, accumulate=options.accumulate,
                 imgsz=as_imgsz(options.imgsz), lr=options.lr, optimizer=options.optimizer, patience=options.patience,
-                close_mosaic=options.close_mosaic, anchors=options.anchors, seed=options.seed, precision=options.precision,
-                workers=options.workers, augment=Augment(**given),
+                close_mosaic=options.close_mosaic, anchors=options.anchors, seed=options.seed,
+                precision=options.precision, workers=options.workers, augment=Augment(**given),
             )  # fmt: skip
             result = train(
                 options.model, options.data, folder, settings, device=options.device, cache=options.cache,

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ovyolo.errors import UnsupportedModelError
 from ovyolo.export.checkpoint import Record, attr, children, class_name, tensor
@@ -168,7 +167,7 @@ class Upsample(nn.Module):
         self.factors = None if size is not None else (float(factors[0]), float(factors[-1]))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.interpolate(x, self.size, self.factors, self.mode, recompute_scale_factor=False)
+        return nn.functional.interpolate(x, self.size, self.factors, self.mode, recompute_scale_factor=False)
 
 
 class Contract(nn.Module):

@@ -144,6 +144,7 @@ class Trainer:
         while self._epoch < self.settings.epochs and not self.outcome.stopped:
             began = time.perf_counter()
             self._train_epoch()
+            self._check_weights()
             self._epoch += 1
             self._step = 0
             figures = self._finish_epoch(time.perf_counter() - began)
@@ -186,6 +187,7 @@ class Trainer:
                 self._step += 1
                 between = self._step % settings.accumulate == 0 and self._step < self._steps
                 if between and self.team.rank == 0 and time.monotonic() - saved > SAVE_EVERY:
+                    self._check_weights()
                     self._save_state()
                     saved = time.monotonic()
 
@@ -198,10 +200,7 @@ class Trainer:
         parts = self.loss(heads, targets, x)
         numbers = [float(part.detach()) for part in parts]
         if not math.isfinite(sum(numbers)):
-            raise TrainingError(
-                f"the loss is {numbers[0]} at step {self._step + 1} of epoch {self._epoch + 1}: {self.state_path} still "
-                f"holds the state before, so lower lr (now {settings.lr}) and train on from {self.folder / 'last.pt'}"
-            )
+            raise self._diverged(f"the loss is {numbers[0]}", self._step + 1)
         # summed over the batch, as the rates expect it, but averaged over the processes by DDP
         self._scaler.scale(parts.total * self.team.world / settings.accumulate).backward()
         self._sums = [total + part for total, part in zip(self._sums, numbers[1:], strict=True)]
@@ -232,6 +231,18 @@ class Trainer:
         if self._log:
             self._log.write(figures)
         return figures
+
+    def _check_weights(self) -> None:
+        """Weights can be lost in the very step before they would be saved, without the loss having shown it."""
+        for name, value in self.module.state_dict().items():
+            if value.dtype.is_floating_point and not bool(torch.isfinite(value).all()):
+                raise self._diverged(f"{name} is no number any more", self._step)
+
+    def _diverged(self, what: str, step: int) -> TrainingError:
+        return TrainingError(
+            f"{what} at step {step} of epoch {self._epoch + 1}; {self.folder} keeps what was good before: lower lr "
+            f"(now {self.settings.lr}), or look for wrong labels"
+        )
 
     def _save_state(self) -> None:
         told = {

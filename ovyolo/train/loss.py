@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from ovyolo.errors import DimensionError
 
@@ -206,8 +206,8 @@ class DetectionLoss:
 
     def _cross_entropy(self, logits: Tensor, target: Tensor) -> Tensor:
         if not self.settings.focal:
-            return F.binary_cross_entropy_with_logits(logits, target)
-        each = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+            return binary_cross_entropy_with_logits(logits, target)
+        each = binary_cross_entropy_with_logits(logits, target, reduction="none")
         probability = logits.sigmoid()
         right = target * probability + (1 - target) * (1 - probability)
         weight = target * 0.25 + (1 - target) * 0.75

@@ -149,7 +149,7 @@ def load_network(path: str | Path) -> Network:
         raise type(error)(f"{path}: {error}") from error
     except MALFORMED as error:
         raise UnsupportedModelError(
-            f"{path}: its layers have parts or numbers that do not fit together ({reason_of(error)}): the file is damaged"
+            f"{path}: its layers do not fit together ({reason_of(error)}): the file is damaged"
         ) from error
 
 

@@ -39,8 +39,8 @@ class TrainSettings:
         freeze_norm: keep the statistics of batch norms.
         close_mosaic: the last epochs go without mosaics, so that the network ends on pictures as they are.
         validate_every: epochs between two validations; the last one is always followed by one.
-        anchors: ``"auto"`` fits them to the objects where they reach less than 98 % of them, ``"fit"`` always, ``"keep"``
-            never.
+        anchors: ``"auto"`` fits them to the objects where they reach less than 98 % of them, ``"fit"`` always,
+            ``"keep"`` never.
         seed: of weights, order and augmentation.
         precision: what convolutions compute in: ``"f32"``, ``"bf16"``, ``"f16"`` (GPUs only), or ``"auto"``: bf16
             where the processor has instructions for it. Weights and the loss are always FP32.
