@@ -23,6 +23,7 @@ from ovyolo.cli import main  # noqa: E402
 from ovyolo.errors import DataError, DimensionError, OvyoloError, TrainingError  # noqa: E402
 from ovyolo.train import TrainSettings, resume, train  # noqa: E402
 from ovyolo.train.augment import Augment  # noqa: E402
+from ovyolo.train.loss import LossSettings  # noqa: E402
 from ovyolo.train.network import load_network  # noqa: E402
 from ovyolo.train.settings import rates  # noqa: E402
 
@@ -274,7 +275,16 @@ def test_eight_pictures_are_learned_by_heart(tmp_path):
     data = write_squares(tmp_path / "eight", train=8, val=0, size=96)
     data.write_text(data.read_text().replace("images/val", "images/train"))
     settings = replace(
-        SHORT, epochs=120, batch=8, imgsz=(96, 96), lr=0.01, ema_tau=100.0, augment=Augment.off(), validate_every=10
+        SHORT,
+        epochs=250,
+        batch=8,
+        imgsz=(96, 96),
+        lr=0.02,
+        ema_tau=50.0,
+        augment=Augment.off(),
+        validate_every=25,
+        anchors="auto",
+        loss=LossSettings(obj=20, cls=5),  # their weights are meant for pictures of 640
     )
     result = train("n", data, tmp_path / "run", settings, device="cpu")
     assert result.figures["ap50"] >= 99
