@@ -131,8 +131,8 @@ class TrainingPictures:
     ) -> Generator[Batch, None, None]:
         """The batches of an epoch, from number ``start``; :func:`batch_sizes` says how large they are.
 
-        Threads make the next three batches meanwhile, while OpenCV makes none of its own. They end when the iteration ends, by itself, by leaving the loop,
-        by an exception or by Ctrl-C.
+        Threads make the next three batches meanwhile, and OpenCV uses none of its own. They end when the iteration
+        ends, by itself, by leaving the loop, by an exception or by Ctrl-C.
 
         Args:
             epoch: from 0.
@@ -178,8 +178,8 @@ _alone_before = 0
 
 @contextmanager
 def opencv_alone() -> Iterator[None]:
-    """OpenCV without threads of its own inside the block: ours and its would only wait for each other, which halves the
-    speed. The setting is the process's; when the last block ends it is what it was."""
+    """OpenCV without threads of its own inside the block: ours and its would only wait for each other (two of ours
+    were half as fast). The setting is the process's; when the last block ends it is what it was."""
     global _alone_depth, _alone_before  # noqa: PLW0603 (OpenCV's setting is global too)
     with _alone_lock:
         if _alone_depth == 0:
