@@ -98,6 +98,12 @@ def test_never_less_fit_than_what_was_there(seed: int) -> None:
     assert check_anchors(data, fitted, 640).fitness >= check_anchors(data, COCO, 640).fitness - 1e-12
 
 
+def test_what_fits_already_stays_as_it_is() -> None:
+    best = np.array(COCO, float) + 0.037
+    data = data_of(best.reshape(-1, 2).repeat(5, axis=0))
+    np.testing.assert_array_equal(fit_anchors(data, 640, start=best, generations=20), best)
+
+
 def test_refinement_helps_and_all_is_repeatable() -> None:
     data = data_of(np.exp(np.random.default_rng(2).normal(3.5, 0.8, (500, 2))))
     rough, fine = fit_anchors(data, 640, generations=0), fit_anchors(data, 640, generations=500)

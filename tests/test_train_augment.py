@@ -96,7 +96,9 @@ def test_boxes_of_mosaics_follow_the_pixels(
 def test_only_what_is_hardly_seen_loses_its_box(pictures: tuple[Picture, ...], seed: int) -> None:
     rng = np.random.default_rng(seed)
     canvas, share = canvas_of_four(rng, pictures, SIZE)
-    seen = warp(canvas, np.array([[1.0, 0, -SIZE[1] / 2], [0, 1.0, -SIZE[0] / 2]]), SIZE, share=share, min_visible=0.3)
+    x, y = rng.integers(0, SIZE[::-1])
+    window = 2 * SIZE[0] - int(y), 2 * SIZE[1] - int(x)  # both the canvas' and the window's edges cut
+    seen = warp(canvas, np.array([[1.0, 0, -x], [0, 1.0, -y]]), window, share=share, min_visible=0.3)
     for kind, picture in enumerate(pictures):
         mask = coloured(seen.image, kind)
         part = mask.sum() / coloured(picture.image, kind).sum()
@@ -250,7 +252,7 @@ def test_copies_of_small_objects_stand_where_nothing_was(seed: int) -> None:
 
 def test_what_is_not_pasted() -> None:
     rng = np.random.default_rng(0)
-    large = one_object(SIZE, (5, 5, 60, 60), 0)
+    large = one_object(SIZE, (5, 5, 40, 40), 0)
     assert copy_paste(rng, large, 1.0).image is large.image
     full = Picture(np.zeros((*SIZE, 3), np.uint8), np.array([[0, 0, 128, 96], [3, 3, 9, 9]], np.float32), np.arange(2))
     assert len(copy_paste(rng, full, 1.0).boxes) == 2

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -169,15 +172,35 @@ def test_leaving_early_ends_the_threads(dataset: DataSet) -> None:
     before = cv2.getNumThreads()
     data = TrainingPictures(dataset, 64, STRONG)
     for _ in data.batches(0, 2, 3):
-        assert threads()
+        assert threads() and cv2.getNumThreads() == 1
         break
-    assert not threads()
+    assert not threads() and cv2.getNumThreads() == before
+    first, second = data.batches(0, 2, 1), data.batches(1, 2, 1)
+    assert cv2.getNumThreads() == before
+    next(first), next(second)
+    first.close()
+    assert cv2.getNumThreads() == 1
+    second.close()
+    assert cv2.getNumThreads() == before
     batches = data.batches(0, 2, 3)
     next(batches)
     with pytest.raises(KeyboardInterrupt):
         batches.throw(KeyboardInterrupt())
     assert not threads()
     assert cv2.getNumThreads() == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot send itself a Ctrl-C")
+def test_ctrl_c_while_waiting(dataset: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = TrainingPictures(dataset, 64)
+    sample = data.sample
+    monkeypatch.setattr(data, "sample", lambda epoch, index: time.sleep(0.2) or sample(epoch, index))
+    begin = time.monotonic()
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        next(data.batches(0, 11, 1))
+    assert time.monotonic() - begin < 1.5 and not threads()  # all eleven would have taken longer
 
 
 def test_few_batches_are_made_ahead(dataset: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,7 +256,6 @@ def test_arguments_are_checked(dataset: DataSet) -> None:
         (lambda: TrainingPictures(dataset, 0), "imgsz"),
         (lambda: TrainingPictures(dataset, 64, seed=-1), "seed is -1"),
         (lambda: TrainingPictures(dataset, 64, cache="tape"), "cache is 'tape'"),
-        (lambda: TrainingPictures(dataset, 64, cache="disk"), "needs a folder"),
         (lambda: TrainingPictures(dataset, 64, budget=-1), "budget is -1"),
         (lambda: data.batches(0, 0), "batch_size is 0"),
         (lambda: data.batches(0, 2, -1), "workers is -1"),
@@ -296,6 +318,9 @@ def test_disk_holds_it_for_the_next_run(spoilt: DataSet, tmp_path: Path, monkeyp
     for index in range(COUNT):
         same(again(index), first[index])
     assert len(read) == 3
+    monkeypatch.setenv("OVYOLO_CACHE_DIR", str(tmp_path / "cache"))
+    same(TrainingPictures(spoilt, 64, cache="disk").sample(0, 1), TrainingPictures(spoilt, 64).sample(0, 1))
+    assert len(list(folder.iterdir())) == COUNT  # by default it is the same folder
     path = spoilt.items[6].path  # another picture in the same place
     cv2.imwrite(str(path), np.full((*spoilt.items[6].size, 3), 7, np.uint8))
     assert (again(6).image == 7).all()

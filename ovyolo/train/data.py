@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 import math
+import threading
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -128,8 +131,8 @@ class TrainingPictures:
     ) -> Generator[Batch, None, None]:
         """The batches of an epoch, from number ``start``; :func:`batch_sizes` says how large they are.
 
-        Threads make the next few batches meanwhile. They end when the iteration ends, by itself, by leaving the loop,
-        by an exception or by Ctrl-C.
+        Threads make the next three batches meanwhile, and OpenCV uses none of its own. They end when the iteration
+        ends, by itself, by leaving the loop, by an exception or by Ctrl-C.
 
         Args:
             epoch: from 0.
@@ -155,16 +158,41 @@ class TrainingPictures:
         pool = ThreadPoolExecutor(workers, thread_name_prefix="ovyolo-data")
         under_way: deque[_Making] = deque()
         waiting = deque(parts)
-        try:
-            while waiting or under_way:
-                while waiting and len(under_way) <= AHEAD:
-                    under_way.append(_Making(self, epoch, waiting.popleft()).begun(pool))
-                yield under_way.popleft().done()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        with opencv_alone():
+            try:
+                while waiting or under_way:
+                    while waiting and len(under_way) <= AHEAD:
+                        under_way.append(_Making(self, epoch, waiting.popleft()).begun(pool))
+                    yield under_way.popleft().done()
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
 
     def _chance(self, stream: int, epoch: int, index: int = 0) -> np.random.Generator:
         return np.random.default_rng([self.seed, stream, _from_zero("epoch", epoch), index])
+
+
+_alone_lock = threading.Lock()
+_alone_depth = 0
+_alone_before = 0
+
+
+@contextmanager
+def opencv_alone() -> Iterator[None]:
+    """OpenCV without threads of its own inside the block: ours and its would only wait for each other (two of ours
+    were half as fast). The setting is the process's; when the last block ends it is what it was."""
+    global _alone_depth, _alone_before  # noqa: PLW0603 (OpenCV's setting is global too)
+    with _alone_lock:
+        if _alone_depth == 0:
+            _alone_before = cv2.getNumThreads()
+            cv2.setNumThreads(1)
+        _alone_depth += 1
+    try:
+        yield
+    finally:
+        with _alone_lock:
+            _alone_depth -= 1
+            if _alone_depth == 0:
+                cv2.setNumThreads(_alone_before)
 
 
 class _Making:

@@ -15,6 +15,7 @@ import numpy as np
 
 from ovyolo.dataset import DataSet
 from ovyolo.errors import DataError, DimensionError, OvyoloWarning
+from ovyolo.export.cached import cache_folder
 from ovyolo.io.images import read_image
 from ovyolo.letterbox import Letterbox
 from ovyolo.train.geometry import Image, Picture, area, clipped
@@ -36,7 +37,7 @@ class PictureCache:
         cache: ``"ram"`` keeps pictures in memory as long as they fit ``budget``, and reads the others anew each time;
             ``"disk"`` keeps them as ``.npy`` files in ``folder`` for later runs, too; ``"none"`` reads each time.
         budget: bytes of memory; by default 4 GiB or half of the machine's memory, whichever is less.
-        folder: where ``"disk"`` writes; needed for it.
+        folder: where ``"disk"`` writes; by default ``pictures`` in the user's cache folder for ovyolo.
 
     Raises:
         DimensionError: ``cache`` or ``budget`` is none of these.
@@ -55,9 +56,8 @@ class PictureCache:
             raise DimensionError(f"cache is {cache!r}; it takes one of {', '.join(CACHES)}")
         if budget is not None and budget < 0:
             raise DimensionError(f"the cache's budget is {budget}; it takes bytes, from 0")
-        if cache == "disk" and folder is None:
-            raise DimensionError("a cache on disk needs a folder to write to")
-        self.dataset, self.imgsz, self.cache, self.folder = dataset, imgsz, cache, folder
+        self.dataset, self.imgsz, self.cache = dataset, imgsz, cache
+        self.folder = folder or cache_folder() / "pictures"
         self.budget = default_budget() if budget is None else budget
         self.used = 0
         """Bytes that are kept in memory."""
@@ -114,13 +114,13 @@ class PictureCache:
     def _from_disk(self, index: int, fit: Letterbox) -> Image:
         """The scaled picture from its ``.npy``, which is written first where it is missing, damaged, or of another
         state of the picture's file."""
-        assert self.folder is not None
         path = self.dataset.items[index].path
         try:
             state = path.stat()
         except OSError:
             return self._read(index, fit)  # says what is wrong
-        key = f"{path.absolute()} {state.st_size} {state.st_mtime_ns} {fit.resized}"
+        # another OpenCV may decode and scale otherwise
+        key = f"{path.absolute()} {state.st_size} {state.st_mtime_ns} {fit.resized} {cv2.__version__}"
         place = self.folder / f"{hashlib.sha256(key.encode('utf-8', 'surrogateescape')).hexdigest()[:32]}.npy"
         try:
             image: Image = np.load(place, allow_pickle=False)
