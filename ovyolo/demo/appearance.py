@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ovyolo.demo.raster import SCALE, Drawing
+from ovyolo.demo.camera import SCALE
+from ovyolo.demo.raster import Drawing
 
 __all__ = ["STYLES", "Appearance"]
 
 STYLES = ("masked", "bare", "binary")
+ROWS = 64
 
 Plane = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
@@ -26,7 +28,7 @@ MASKS: tuple[tuple[Colour, Colour], ...] = (
     ((74, 34, 14), (134, 76, 34)), ((96, 48, 20), (160, 96, 50)),  # blues
     ((24, 22, 92), (52, 50, 158)),  # red
     ((24, 24, 24), (54, 56, 58)),  # black
-    ((196, 204, 206), (222, 230, 232)),  # white
+    ((172, 180, 184), (214, 222, 226)),  # white
     ((60, 20, 52), (110, 56, 100)),  # purple
     ((36, 132, 160), (70, 172, 204)),  # yellow
 )  # fmt: skip
@@ -51,25 +53,32 @@ class Appearance:
 
     def __init__(self, rng: np.random.Generator, size: tuple[int, int], style: str) -> None:
         self.size, self.style = size, style
+        import cv2
+
         height, width = size
         self.light = _light(rng, height, width)
-        # triangular noise from whole numbers, about -1 to 1
-        pair = rng.integers(0, 256, (2, height, width), np.uint8)
-        self.noise = (pair[0].astype(np.float32) - pair[1]) * np.float32(1 / 255)
+        # triangular noise in whole numbers, -255 to 255
+        pair = rng.integers(0, 256, (2, height, width, 3), np.uint8).astype(np.int16)
+        self.noise = pair[0] - pair[1]
+        rough = cv2.GaussianBlur((self.noise[:, :, 0] // 2 + 128).astype(np.uint8), (0, 0), 1.6)
+        self.rough = rough.astype(np.float32) - np.float32(128)
+        self.fine = self.noise[:, :, 1] * np.float32(1 / 255)
         self.cloud = _cloud(rng, height, width)
         self.dirt = _dirt(rng, height, width)
-        self.ragged = 40.0 + 80.0 * float(rng.random())
+        self.ragged = 0.3 + 1.7 * float(rng.random())
         self.soften = 0.7 + 0.5 * float(rng.random())
         self.blur = 0.4 + 0.9 * float(rng.random()) ** 2
-        self.grain = 4.0 + 14.0 * float(rng.random()) ** 2
-        self.relief = (rng.random(2) - 0.5) * 0.5
+        self.grain = round(4 + 14 * float(rng.random()) ** 2)
+        self.relief = (rng.random(2) - 0.5) * 0.25
         self.gains = 0.93 + 0.14 * rng.random(3)
         self.exposure = 0.8 + 0.35 * float(rng.random())
         self.mask = MASKS[int(rng.integers(len(MASKS))) if rng.random() < 0.6 else int(rng.integers(3))]
         self.finish = FINISHES[int(rng.integers(len(FINISHES)))]
         self.laminate = LAMINATES[int(rng.integers(len(LAMINATES)))]
         self.copper = COPPERS[int(rng.integers(len(COPPERS)))]
-        self.ink: Colour = (40, 36, 34) if self.mask[0][0] > 150 else ((226, 232, 232) if rng.random() < 0.85 else (70, 190, 214))
+        self.ink: Colour = (
+            (40, 36, 34) if self.mask[0][0] > 150 else ((226, 232, 232) if rng.random() < 0.85 else (70, 190, 214))
+        )
         self.through: Colour = (20, 18, 16) if rng.random() < 0.7 else (228, 232, 230)  # holes, or a light behind them
         self.contrast = 0.75 + 0.25 * float(rng.random())
         self.inverted = bool(rng.random() < 0.5)
@@ -79,58 +88,54 @@ class Appearance:
         """The picture, u8 BGR (h, w, 3)."""
         import cv2
 
-        copper = _half((drawing.nets > 0).astype(np.uint8) * np.uint8(255))
+        copper = _half((drawing.nets != 0).view(np.uint8) * np.uint8(255))
         copper = cv2.GaussianBlur(copper, (0, 0), self.soften)
-        # etching leaves uneven edges: noise moves the level at which a soft edge is cut
-        rough = cv2.GaussianBlur(_bytes(self.noise * np.float32(127) + np.float32(128)), (0, 0), 1.2)
-        level = copper.astype(np.float32) + (rough.astype(np.float32) - np.float32(128)) * np.float32(self.ragged / 24)
         if self.style == "binary":
-            dark = (level > 128) != self.inverted
-            return np.repeat(np.where(dark, np.uint8(0), np.uint8(255))[:, :, None], 3, 2)
-        metal = np.clip((level - np.float32(128)) * np.float32(1 / 110) + np.float32(0.5), 0, 1)
-        picture = self._masked(drawing, metal) if self.style == "masked" else self._bare(drawing, metal)
-        shading = self.light * np.float32(self.exposure)
-        slope = copper.astype(np.float32)
-        relief = np.zeros_like(slope)
-        relief[1:-1, 1:-1] = (slope[2:, 1:-1] - slope[:-2, 1:-1]) * np.float32(self.relief[0])
-        relief[1:-1, 1:-1] += (slope[1:-1, 2:] - slope[1:-1, :-2]) * np.float32(self.relief[1])
-        planes = []
-        for channel, plane in enumerate(picture):
-            lit = (plane + relief * np.float32(0.5) + self.dirt) * (shading * np.float32(self.gains[channel]))
-            planes.append(_bytes(lit))
-        blurred = cv2.GaussianBlur(cv2.merge(planes), (0, 0), self.blur)
-        noise = self.noise * np.float32(self.grain)
-        coloured = np.stack([noise, np.roll(noise, 7, 0), np.roll(noise, 5, 1)], 2) * np.float32(0.6)
-        return _bytes(blurred.astype(np.float32) + noise[:, :, None] + coloured)
+            return np.repeat(
+                np.where((self._level(copper) > 128) != self.inverted, 0, 255).astype(np.uint8)[..., None], 3, 2
+            )
+        layers = [_half(layer) for layer in (drawing.opening, drawing.silk, drawing.hole)]
+        framed = cv2.copyMakeBorder(copper, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
+        picture = np.empty((*self.size, 3), np.uint8)
+        # a few rows at a time stay in the processor's cache
+        for top in range(0, self.size[0], ROWS):
+            rows = slice(top, min(top + ROWS, self.size[0]))
+            self._compose(picture[rows], rows, framed[rows.start : rows.stop + 2], [layer[rows] for layer in layers])
+        blurred = cv2.GaussianBlur(picture, (0, 0), self.blur)
+        # whole numbers; the first channel's noise goes into all three, as brightness
+        shot = (self.noise + self.noise[:, :, :1]) * np.int16(self.grain) // np.int16(256)
+        return np.asarray(cv2.add(blurred, shot, dtype=cv2.CV_8U), np.uint8)
 
-    def _masked(self, drawing: Drawing, metal: Plane) -> list[Plane]:
-        """A finished board: solder mask, finish on the pads, silk screen."""
-        opening = _unit(_half(drawing.opening))
-        silk = _unit(_half(drawing.silk)) * (np.float32(0.86) + self.cloud * np.float32(0.12))
-        hole = _unit(_half(drawing.hole))
-        sheen = np.float32(1) + self.cloud * np.float32(0.08)
-        planes = []
-        for c in range(3):
-            under, over = self.mask[0][c], self.mask[1][c]
-            over = under + (over - under) * self.contrast
-            plane = _mix(under, over, metal) * sheen
-            bright = _mix(self.laminate[c] * 0.9, self.finish[c], metal) + self.noise * np.float32(9)
-            plane += (bright - plane) * opening
-            plane += (np.float32(self.ink[c]) - plane) * silk
-            plane += (np.float32(self.through[c]) - plane) * hole
-            planes.append(plane)
-        return planes
+    def _level(self, copper: Bytes, rows: slice = slice(None)) -> Plane:
+        """Etching leaves uneven edges: noise moves the level at which the soft edge is cut."""
+        return copper.astype(np.float32) + self.rough[rows] * np.float32(self.ragged)
 
-    def _bare(self, drawing: Drawing, metal: Plane) -> list[Plane]:
-        """Etched copper on laminate, before solder mask."""
-        hole = _unit(_half(drawing.hole))
-        weave = np.float32(1) + self.cloud * np.float32(0.12) + self.noise * np.float32(0.05)
-        planes = []
+    def _compose(self, out: Bytes, rows: slice, framed: Bytes, layers: list[Bytes]) -> None:
+        """Materials, relief, dirt and light, without blur and noise, into ``out``."""
+        metal = np.clip(
+            (self._level(framed[1:-1, 1:-1], rows) - np.float32(128)) * np.float32(1 / 110) + np.float32(0.5), 0, 1
+        )
+        opening, silk, hole = (_unit(layer) for layer in layers)
+        down = np.subtract(framed[2:, 1:-1], framed[:-2, 1:-1], dtype=np.float32) * np.float32(self.relief[0])
+        right = np.subtract(framed[1:-1, 2:], framed[1:-1, :-2], dtype=np.float32) * np.float32(self.relief[1])
+        over_all = down + right + self.dirt[rows]
+        shading = self.light[rows] * np.float32(self.exposure)
+        if self.style == "masked":
+            silk *= np.float32(0.86) + self.cloud[rows] * np.float32(0.12)
+            sheen = np.float32(1) + self.cloud[rows] * np.float32(0.08)
+            over_pads = self.fine[rows] * np.float32(9)
+        else:
+            sheen = np.float32(1) + self.cloud[rows] * np.float32(0.12) + self.fine[rows] * np.float32(0.05)
         for c in range(3):
-            plane = _mix(self.laminate[c] * self.tint[c] * 0.62, self.copper[c] * self.tint[c], metal) * weave
+            if self.style == "masked":  # solder mask, finish on the pads, silk screen
+                under, over = self.mask[0][c], self.mask[1][c]
+                plane = _mix(under, under + (over - under) * self.contrast, metal) * sheen
+                plane += (_mix(self.laminate[c] * 0.9, self.finish[c], metal) + over_pads - plane) * opening
+                plane += (np.float32(self.ink[c]) - plane) * silk
+            else:  # etched copper on laminate
+                plane = _mix(self.laminate[c] * self.tint[c] * 0.62, self.copper[c] * self.tint[c], metal) * sheen
             plane += (np.float32(self.through[c]) - plane) * hole
-            planes.append(plane)
-        return planes
+            out[:, :, c] = _bytes((plane + over_all) * (shading * np.float32(self.gains[c])))
 
 
 def _mix(a: float, b: float, share: Plane) -> Plane:

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovyolo.demo.appearance import STYLES, Appearance
+from ovyolo.demo.camera import SCALE, Camera
 from ovyolo.demo.defects import CLASSES, Workshop
-from ovyolo.demo.layout import random_layout
-from ovyolo.demo.raster import SCALE, Camera, draw
+from ovyolo.demo.plan import random_layout
+from ovyolo.demo.raster import draw
 from ovyolo.errors import DimensionError
 
 __all__ = ["CLASSES", "MIXTURE", "Board", "draw_board", "make_board"]
@@ -117,9 +118,7 @@ def draw_board(
             damage.shuffle(kinds)
         shop.make(kinds[place % len(kinds)])
     boxes = np.array(shop.boxes, np.float32).reshape(-1, 4) / np.float32(SCALE)
-    return Board(
-        look.render(drawing), picture, boxes, np.array(shop.kinds, np.int64), drawing.nets, before, look.style
-    )
+    return Board(look.render(drawing), picture, boxes, np.array(shop.kinds, np.int64), drawing.nets, before, look.style)
 
 
 def _check(

@@ -139,7 +139,9 @@ def _begin(folder: Path, made: dict[str, Any], counts: dict[str, int], suffix: s
             raise DataError(f"{folder} holds boards that were made otherwise (see {NOTE} in it): name another folder")
         for split, count in counts.items():
             if _paths(folder, split, count, suffix)[0].exists():
-                raise DataError(f"{folder} holds more than {count} {split} boards: ask for more, or name another folder")
+                raise DataError(
+                    f"{folder} holds more than {count} {split} boards: ask for more, or name another folder"
+                )
         return
     if folder.is_dir() and any(folder.iterdir()):
         raise DataError(f"{folder} is not empty and holds no boards of ours: name a new folder")

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ovyolo.demo.raster import SCALE, Drawing, fill
+from ovyolo.demo.camera import SCALE
+from ovyolo.demo.raster import Drawing, fill
 
 __all__ = ["CLASSES", "Workshop"]
 
@@ -66,7 +67,10 @@ class Workshop:
         places = np.linspace(-0.75, 0.75, 6) * width
         slant = self._between(-0.4, 0.4)
         ends = [
-            [middle + across * u + along * (side * gap / 2 + slant * u + self._between(-0.15, 0.15) * width) for u in way]
+            [
+                middle + across * u + along * (side * gap / 2 + slant * u + self._between(-0.15, 0.15) * width)
+                for u in way
+            ]
             for side, way in ((-1, places), (1, places[::-1]))
         ]
         window, shape = self._shape(np.array(ends[0] + ends[1]))
@@ -97,7 +101,12 @@ class Workshop:
         inner, outer = width / 2 - 0.3 * width, width / 2 + gap + 0.25 * width
         steps = np.linspace(inner, outer, 6)
         sides = [
-            [start + across * u + along * (lean * (u - inner) / (outer - inner) + side * half * self._between(0.7, 1.5)) for u in way]
+            [
+                start
+                + across * u
+                + along * (lean * (u - inner) / (outer - inner) + side * half * self._between(0.7, 1.5))
+                for u in way
+            ]
             for side, way in ((-1, steps), (1, steps[::-1]))
         ]
         window, shape = self._shape(np.array(sides[0] + sides[1]))
@@ -135,7 +144,7 @@ class Workshop:
         return self._commit(window, gone, 0)
 
     def _spur(self) -> bool:
-        point, outward, thick, net = self._edge()
+        point, outward, _, net = self._edge()
         reach = np.arange(1.5, 1.5 * self.drawing.pitch)
         held = self._along(point, outward, reach)
         if held.size == 0 or held[0] != 0:
@@ -151,7 +160,12 @@ class Workshop:
         tip = self._between(0.25, 0.9)
         steps = np.linspace(0, 1, 6)
         sides = [
-            [point + outward * (u * length * 1.1 - 0.1 * length) + along * (lean * u * u + side * base * (1 - u * (1 - tip) * self._between(0.8, 1.2))) for u in way]
+            [
+                point
+                + outward * (u * length * 1.1 - 0.1 * length)
+                + along * (lean * u * u + side * base * (1 - u * (1 - tip) * self._between(0.8, 1.2)))
+                for u in way
+            ]
             for side, way in ((-1, steps), (1, steps[::-1]))
         ]
         window, shape = self._shape(np.array(sides[0] + sides[1]))
@@ -181,9 +195,11 @@ class Workshop:
             point, net = self._anywhere(), 0
         elif where < 0.75 and self.drawing.outlines:
             polygon, net = self.drawing.outlines[int(self.rng.integers(len(self.drawing.outlines)))]
-            point = polygon.mean(0) + (polygon[int(self.rng.integers(len(polygon)))] - polygon.mean(0)) * self._between(0, 0.6)
+            point = polygon.mean(0) + (polygon[int(self.rng.integers(len(polygon)))] - polygon.mean(0)) * self._between(
+                0, 0.6
+            )
         else:
-            a, b, width, net = self._track()
+            a, b, _, net = self._track()
             point = a + (b - a) * float(self.rng.random())
         radius = self._between(LEAST / 2, 6 * SCALE)
         window, shape = self._shape(self._blob(point, radius, radius * self._between(0.8, 1.3), 0.2))
