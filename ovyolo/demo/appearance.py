@@ -58,8 +58,8 @@ class Appearance:
         height, width = size
         self.light = _light(rng, height, width)
         # triangular noise in whole numbers, -255 to 255
-        pair = rng.integers(0, 256, (2, height, width, 3), np.uint8).astype(np.int16)
-        self.noise = pair[0] - pair[1]
+        pair = rng.integers(0, 256, (2, height, width, 3), np.uint8)
+        self.noise = np.subtract(pair[0], pair[1], dtype=np.int16)
         rough = cv2.GaussianBlur((self.noise[:, :, 0] // 2 + 128).astype(np.uint8), (0, 0), 1.6)
         self.rough = rough.astype(np.float32) - np.float32(128)
         self.fine = self.noise[:, :, 1] * np.float32(1 / 255)
@@ -89,13 +89,13 @@ class Appearance:
         import cv2
 
         copper = _half((drawing.nets != 0).view(np.uint8) * np.uint8(255))
-        copper = cv2.GaussianBlur(copper, (0, 0), self.soften)
+        copper = np.asarray(cv2.GaussianBlur(copper, (0, 0), self.soften), np.uint8)
         if self.style == "binary":
             return np.repeat(
                 np.where((self._level(copper) > 128) != self.inverted, 0, 255).astype(np.uint8)[..., None], 3, 2
             )
         layers = [_half(layer) for layer in (drawing.opening, drawing.silk, drawing.hole)]
-        framed = cv2.copyMakeBorder(copper, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
+        framed = np.pad(copper, 1, mode="edge")
         picture = np.empty((*self.size, 3), np.uint8)
         # a few rows at a time stay in the processor's cache
         for top in range(0, self.size[0], ROWS):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,14 +127,25 @@ def _check(
     classes: Sequence[int] | None,
 ) -> None:  # fmt: skip
     """Raise for what cannot be drawn."""
-    seeds = [seed] if isinstance(seed, (int, np.integer)) else list(seed)
-    if not seeds or not all(isinstance(one, (int, np.integer)) and one >= 0 for one in seeds):
+    if not (_whole(seed) or (_whole(seed, several=True) and len(seed))):  # type: ignore[arg-type]
         raise DimensionError(f"seed is {seed!r}: give a whole number from 0, or several")
-    if len(size) != 2 or not all(isinstance(side, (int, np.integer)) and SMALLEST <= side <= LARGEST for side in size):
-        raise DimensionError(f"size is {size!r}: give height and width, whole numbers from {SMALLEST} to {LARGEST}")
+    check_size("size", size)
     if style is not None and style not in STYLES:
         raise DimensionError(f"style is {style!r}: give one of {', '.join(STYLES)}, or None for a mixture")
-    if defects is not None and defects < 0:
-        raise DimensionError(f"defects is {defects}: give a whole number from 0, or None")
-    if classes is not None and (not len(classes) or not all(0 <= int(one) < len(CLASSES) for one in classes)):
+    if defects is not None and not _whole(defects):
+        raise DimensionError(f"defects is {defects!r}: give a whole number from 0, or None")
+    if classes is not None and not (_whole(classes, several=True) and len(classes) and max(classes) < len(CLASSES)):
         raise DimensionError(f"classes is {classes!r}: give class ids from 0 to {len(CLASSES) - 1}, or None")
+
+
+def check_size(name: str, size: Any) -> None:
+    """Raise when ``size`` is no height and width of a board that can be drawn."""
+    if not (_whole(size, several=True) and len(size) == 2 and all(SMALLEST <= side <= LARGEST for side in size)):
+        raise DimensionError(f"{name} is {size!r}: give height and width, whole numbers from {SMALLEST} to {LARGEST}")
+
+
+def _whole(value: Any, several: bool = False) -> bool:
+    """Whether this is a whole number from 0, or ``several``."""
+    if several:
+        return isinstance(value, (list, tuple, np.ndarray)) and all(_whole(one) for one in value)
+    return isinstance(value, (int, np.integer)) and int(value) >= 0

@@ -23,14 +23,14 @@ class Camera:
         rng: source of chance.
         size: height and width of the picture in pixels.
 
-    ``columns`` and ``rows`` are how many grid nodes a layout needs to fill the picture; ``pitch`` is how far apart nodes
-    are, in pixels of the picture.
+    ``columns`` and ``rows`` are how many grid nodes a layout needs to fill the picture; ``pitch`` is their distance
+    in pixels of the picture.
     """
 
     def __init__(self, rng: np.random.Generator, size: tuple[int, int]) -> None:
         height, width = size
         self.size = size
-        self.pitch = 18.0 + 14.0 * float(rng.random()) ** 1.5
+        self.pitch = 20.0 + 18.0 * float(rng.random()) ** 1.5
         tilt = 0.0 if rng.random() < 0.15 else 0.035 * float(rng.random() + rng.random() - 1)
         # a rotation in rational numbers is the same on every machine
         self.cos, self.sin = (1 - tilt * tilt) / (1 + tilt * tilt), 2 * tilt / (1 + tilt * tilt)

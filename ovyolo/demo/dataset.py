@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import yaml
 from numpy.typing import NDArray
 
 from ovyolo.demo.appearance import STYLES
-from ovyolo.demo.boards import CLASSES, LARGEST, SMALLEST, make_board
+from ovyolo.demo.boards import CLASSES, check_size, make_board
 from ovyolo.errors import DataError, DimensionError
 from ovyolo.io.output import make_folder, replacing, writing
 from ovyolo.progress import progress
@@ -25,6 +26,7 @@ VERSION = 1
 SPLITS = ("train", "val")
 SUFFIXES = (".jpg", ".png")
 NOTE = "boards.json"
+TEMPORARY = re.compile(r"\.ovyolo-[0-9a-f]+\.tmp")
 
 
 def seed_of(seed: int, split: str, index: int) -> tuple[int, int, int]:
@@ -46,8 +48,8 @@ def make_dataset(
     """Write synthetic boards with labels into ``folder``.
 
     Makes ``images/train``, ``images/val``, ``labels/train``, ``labels/val``, ``data.yaml``, and ``boards.json``, which
-    says how they were made. Board ``i`` depends on ``seed``, the split and ``i`` only. Files appear whole or not at
-    all; called again after an interruption, or for more boards, it makes what is missing.
+    says how they were made; ``data.yaml`` comes last. Board ``i`` depends on ``seed``, the split and ``i`` only. Files
+    appear whole or not at all; called again after an interruption, or for more boards, it makes what is missing.
 
     Args:
         folder: made where it is missing; otherwise empty, or begun by the same call.
@@ -72,15 +74,16 @@ def make_dataset(
         >>> data.name, len(list(data.parent.glob("images/train/*.jpg")))
         ('data.yaml', 2)
     """
-    size = (imgsz, imgsz) if isinstance(imgsz, int) else tuple(imgsz)
+    size = (imgsz, imgsz) if isinstance(imgsz, int) else imgsz
     counts = {"train": train, "val": val}
     _check(counts, seed, size, style, suffix)
     folder = Path(folder)
     made = {"version": VERSION, "seed": seed, "size": list(size), "style": style, "suffix": suffix}
     _begin(folder, made, counts, suffix)
-    for split in SPLITS:
-        for kind in ("images", "labels"):
-            make_folder(folder / kind / split)
+    parts = [make_folder(folder / kind / split) for kind in ("images", "labels") for split in SPLITS]
+    for part in (folder, *parts):  # a run that was killed may have left an unfinished file
+        for path in part.glob(".ovyolo-*.tmp"):
+            path.unlink(missing_ok=True)
     wanted = [(split, index) for split in SPLITS for index in range(counts[split])]
     missing = [one for one in wanted if not all(path.is_file() for path in _paths(folder, *one, suffix))]
     for split, index in progress(missing, total=len(missing), unit="board", quiet=quiet):
@@ -88,9 +91,8 @@ def make_dataset(
         image, label = _paths(folder, split, index, suffix)
         _write(label, _label_text(boxes, class_id, size).encode())
         _write(image, _encoded(picture, suffix))
-    description = {
-        "path": ".", "train": "images/train", "val": "images/val", "names": dict(enumerate(CLASSES)),
-    }  # fmt: skip
+    places = {split: f"images/{split}" for split in SPLITS if counts[split]}
+    description = {"path": ".", **places, "names": dict(enumerate(CLASSES))}
     data = folder / "data.yaml"
     _write(data, yaml.safe_dump(description, sort_keys=False).encode())
     return data
@@ -101,7 +103,7 @@ def _paths(folder: Path, split: str, index: int, suffix: str) -> tuple[Path, Pat
     return folder / "images" / split / f"{name}{suffix}", folder / "labels" / split / f"{name}.txt"
 
 
-def _label_text(boxes: NDArray[np.float32], class_id: NDArray[np.int64], size: tuple[int, ...]) -> str:
+def _label_text(boxes: NDArray[np.float32], class_id: NDArray[np.int64], size: tuple[int, int]) -> str:
     """YOLO's label lines: class, centre and size as shares of the picture."""
     height, width = size
     lines = []
@@ -143,14 +145,14 @@ def _begin(folder: Path, made: dict[str, Any], counts: dict[str, int], suffix: s
                     f"{folder} holds more than {count} {split} boards: ask for more, or name another folder"
                 )
         return
-    if folder.is_dir() and any(folder.iterdir()):
+    if folder.is_dir() and any(not TEMPORARY.fullmatch(path.name) for path in folder.iterdir()):
         raise DataError(f"{folder} is not empty and holds no boards of ours: name a new folder")
     make_folder(folder)
     with writing(note):
         _write(note, json.dumps(made).encode())
 
 
-def _check(counts: dict[str, int], seed: int, size: tuple[int, ...], style: str | None, suffix: str) -> None:
+def _check(counts: dict[str, int], seed: int, size: tuple[int, int], style: str | None, suffix: str) -> None:
     for split, count in counts.items():
         if not isinstance(count, int) or count < 0:
             raise DimensionError(f"{split} is {count!r}: give how many boards, a whole number from 0")
@@ -158,8 +160,7 @@ def _check(counts: dict[str, int], seed: int, size: tuple[int, ...], style: str 
         raise DimensionError("train and val are both 0: ask for a board at least")
     if not isinstance(seed, int) or seed < 0:
         raise DimensionError(f"seed is {seed!r}: give a whole number from 0")
-    if len(size) != 2 or not all(isinstance(side, int) and SMALLEST <= side <= LARGEST for side in size):
-        raise DimensionError(f"imgsz is {size!r}: give one side, or height and width, from {SMALLEST} to {LARGEST}")
+    check_size("imgsz", size)
     if style is not None and style not in STYLES:
         raise DimensionError(f"style is {style!r}: give one of {', '.join(STYLES)}, or None for a mixture")
     if suffix not in SUFFIXES:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovyolo.demo.camera import SCALE
-from ovyolo.demo.raster import Drawing, fill
+from ovyolo.demo.raster import Drawing, inside
 
 __all__ = ["CLASSES", "Workshop"]
 
@@ -21,7 +21,7 @@ Array = NDArray[Any]
 Window = tuple[slice, slice]
 
 CLEARANCE = 5  # drawing pixels that stay between a defect and copper that it must not touch
-LEAST, MOST = 5 * SCALE, 50 * SCALE  # sides of a defect's box, in drawing pixels
+LEAST, MOST = 6 * SCALE, 50 * SCALE  # sides of a defect's box, in drawing pixels
 MARGIN = 6 * SCALE  # no defect lies nearer to the picture's border
 
 
@@ -78,7 +78,8 @@ class Workshop:
             return False
         here = self.drawing.nets[window] == net
         gone = shape & here
-        if _parts(here & ~gone) != _parts(here) + 1:
+        # the gap is no hairline: the ends stay apart when they are grown a little
+        if any(_parts(_grown(here & ~gone, by)) != _parts(_grown(here, by)) + 1 for by in (0, 2)):
             return False
         return self._commit(window, gone, 0)
 
@@ -182,10 +183,13 @@ class Workshop:
     def _spurious(self) -> bool:
         radius = self._between(LEAST / 2, min(11 * SCALE, 0.5 * self.drawing.pitch))
         long = radius * (self._between(1, 2.2) if self.rng.random() < 0.4 else self._between(0.9, 1.1))
-        window, shape = self._shape(self._blob(self._anywhere(), radius, long, 0.28))
+        centre = self._clear(radius + CLEARANCE)
+        if centre is None:
+            return False
+        window, shape = self._shape(self._blob(centre, radius, long, 0.28))
         if shape is None or self._touched(window, shape, CLEARANCE) or _near(self.avoid[window] > 0, shape, 2):
             return False
-        if (self.drawing.nets[window][shape] != 0).any() or _parts(shape) != 1:
+        if _parts(shape) != 1:
             return False
         return self._commit(window, shape, int(self.drawing.nets.max()) + 1)
 
@@ -220,6 +224,15 @@ class Workshop:
     def _anywhere(self) -> Array:
         height, width = self.drawing.nets.shape
         return self.rng.random(2) * (width, height)
+
+    def _clear(self, radius: float) -> Array | None:
+        """A point that seems to have no copper within ``radius``; None when none of those tried has."""
+        height, width = self.drawing.nets.shape
+        points = radius + self.rng.random((48, 2)) * (width - 2 * radius - 1, height - 2 * radius - 1)
+        around = [(0, 0), (1, 0), (-1, 0), (0, 1), (0, -1), (0.7, 0.7), (-0.7, 0.7), (0.7, -0.7), (-0.7, -0.7)]
+        tested = np.rint(points[:, None] + np.array(around) * radius).astype(np.int64)
+        found = np.flatnonzero(~self.drawing.nets[tested[..., 1], tested[..., 0]].any(1))
+        return points[found[0]] if found.size else None
 
     def _track(self) -> tuple[Array, Array, float, int]:
         tracks = self.drawing.tracks
@@ -272,9 +285,8 @@ class Workshop:
         for left, top, right, bottom in self.boxes:
             if x0 - room < right and left < x1 + room and y0 - room < bottom and top < y1 + room:
                 return window, None
-        mask = np.zeros((min(height, y1 + room) - window[0].start, min(width, x1 + room) - window[1].start), np.uint8)
-        fill(mask, polygon - (window[1].start, window[0].start), 1)
-        return window, mask.astype(bool)
+        corner = (window[1].start, window[0].start)
+        return window, inside(polygon - corner, min(height, y1 + room) - corner[1], min(width, x1 + room) - corner[0])
 
     def _touched(self, window: Window, shape: NDArray[np.bool_], distance: int) -> set[int]:
         """The nets within ``distance`` of a shape."""
@@ -288,7 +300,7 @@ class Workshop:
         x0, y0 = window[1].start + int(columns[0]), window[0].start + int(rows[0])
         x1, y1 = window[1].start + int(columns[-1]) + 1, window[0].start + int(rows[-1]) + 1
         sides = (x1 - x0, y1 - y0)
-        if min(sides) < LEAST or max(sides) < 8 * SCALE or max(sides) > MOST:
+        if min(sides) < LEAST or max(sides) < 9 * SCALE or max(sides) > MOST:
             return False
         if self.avoid[y0:y1, x0:x1].any():
             return False

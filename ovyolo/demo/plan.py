@@ -14,7 +14,7 @@ __all__ = ["random_layout"]
 def random_layout(rng: np.random.Generator, columns: int, rows: int) -> Layout:
     """Place footprints, connect or lead away their pins, then fill the rest with buses and links between vias."""
     layout = Layout(columns, rows)
-    router = Router(rng, layout, 0.26 + 0.16 * float(rng.random()))
+    router = Router(rng, layout, 0.3 + 0.13 * float(rng.random()))
     placer = Placer(router)
     area = columns * rows
     for _ in range(1 + area // 150):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ovyolo.demo.camera import SCALE, Camera
 from ovyolo.demo.layout import Layout, Pad, Point
 
-__all__ = ["Drawing", "draw", "fill"]
+__all__ = ["Drawing", "draw", "inside"]
 
 BITS = 4  # fractional bits of the coordinates that OpenCV draws with
 CIRCLE = [(math.cos(i * math.pi / 16), math.sin(i * math.pi / 16)) for i in range(32)]
@@ -45,11 +45,14 @@ class Drawing:
     pitch: float
 
 
-def fill(canvas: Array, polygon: Array, value: int) -> None:
-    """Fill a polygon of float pixels (n, 2); the centres of pixels have whole numbers."""
-    import cv2
-
-    cv2.fillPoly(canvas, [np.rint(polygon * (1 << BITS)).astype(np.int32)], value, cv2.LINE_8, BITS)
+def inside(polygon: Array, height: int, width: int) -> NDArray[np.bool_]:
+    """Which pixels have their centre inside any polygon of float pixels (n, 2), by the even-odd rule."""
+    x0, y0 = polygon[:, :1], polygon[:, 1:]
+    x1, y1 = np.roll(x0, -1, 0), np.roll(y0, -1, 0)
+    y = np.arange(height)[None]
+    crossed = (y0 <= y) != (y1 <= y)
+    at = np.where(crossed, x0 + (y - y0) * ((x1 - x0) / np.where(y1 == y0, 1.0, y1 - y0)), np.inf)
+    return (at[:, :, None] <= np.arange(width)).sum(0, dtype=np.uint8) % 2 == 1
 
 
 def draw(rng: np.random.Generator, layout: Layout, camera: Camera) -> Drawing:
@@ -76,7 +79,7 @@ def draw(rng: np.random.Generator, layout: Layout, camera: Camera) -> Drawing:
         for trace, points in zip(traces, routes, strict=True):
             _line(area, points, 0, (trace.width + 2 * gap) * unit)
         for polygon in camera([_outline(pad, gap, corner) for pad in pads]):
-            fill(area, polygon, 0)
+            _fill(area, polygon, 0)
         for points in letters:
             _line(area, points, 0, unit)
         nets = _islands(area, unit, pour)
@@ -87,13 +90,13 @@ def draw(rng: np.random.Generator, layout: Layout, camera: Camera) -> Drawing:
     for points in letters:
         _line(nets, points, lettering, 0.22 * unit)
     for pad, polygon in zip(pads, shapes, strict=True):
-        fill(nets, polygon, pad.net)
+        _fill(nets, polygon, pad.net)
     for pad, polygon in zip(pads, camera([_outline(pad, ring, corner) for pad in pads]), strict=True):
         if not (pad.covered and tented):
-            fill(opening, polygon + slip, 255)
+            _fill(opening, polygon + slip, 255)
     for polygon in camera([_circle(pad.centre, pad.drill) for pad in drilled]):
-        fill(nets, polygon + slip * 0.5, 0)
-        fill(hole, polygon + slip * 0.5, 255)
+        _fill(nets, polygon + slip * 0.5, 0)
+        _fill(hole, polygon + slip * 0.5, 255)
     for points in camera(layout.silk):
         _line(silk, points + slip, 255, max(2.0, 0.11 * unit))
     silk[cv2.dilate(opening, np.ones((5, 5), np.uint8)) > 0] = 0  # never printed on a pad
@@ -104,6 +107,14 @@ def draw(rng: np.random.Generator, layout: Layout, camera: Camera) -> Drawing:
         for i in range(len(points) - 1)
     ]
     return Drawing(nets, opening, silk, hole, outlines, tracks, pour, lettering, unit)
+
+
+def _fill(canvas: Array, polygon: Array, value: int) -> None:
+    """Fill a convex polygon of float pixels (n, 2); the centres of pixels have whole numbers."""
+    import cv2
+
+    # OpenCV's fillPoly rounds otherwise from version to version; this one does not
+    cv2.fillConvexPoly(canvas, np.rint(polygon * (1 << BITS)).astype(np.int32), value, cv2.LINE_8, BITS)
 
 
 def _line(canvas: Array, points: Array, value: int, width: float) -> None:

@@ -37,7 +37,7 @@ class Router:
     Args:
         rng: source of chance.
         layout: what is routed is added to it.
-        width: of an ordinary trace; at most 0.42, so that two that pass at 45 degrees keep a gap.
+        width: of an ordinary trace; at most 0.44, so that two that pass at 45 degrees keep a gap.
     """
 
     def __init__(self, rng: np.random.Generator, layout: Layout, width: float) -> None:
