@@ -37,7 +37,7 @@ class Board:
         boxes: float32 (n, 4), xyxy in pixels of the picture, tight around the copper that was added or is missing.
         class_id: int64 (n,), places in :data:`CLASSES`.
         nets: int16 (2h, 2w): which net holds each pixel of the drawing, 0 where there is no copper; with the defects.
-        clean_nets: the same without them.
+        clean_nets: the same without them; None unless asked for.
         style: ``masked``, ``bare`` or ``binary``.
     """
 
@@ -46,7 +46,7 @@ class Board:
     boxes: NDArray[np.float32]
     class_id: NDArray[np.int64]
     nets: NDArray[np.int16]
-    clean_nets: NDArray[np.int16]
+    clean_nets: NDArray[np.int16] | None
     style: str
 
 
@@ -96,7 +96,7 @@ def draw_board(
     classes: Sequence[int] | None = None,
     clean: bool = False,
 ) -> Board:
-    """As :func:`make_board`, with the copper of each net and, if ``clean``, the picture without defects."""
+    """As :func:`make_board`, with the copper of each net and, if ``clean``, everything also without the defects."""
     _check(seed, size, style, defects, classes)
     height, width = size
     plan, looks, damage = (np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(3))
@@ -106,7 +106,7 @@ def draw_board(
     drawn = names[int(np.searchsorted(np.cumsum(shares), looks.random() * sum(shares), side="right"))]
     look = Appearance(looks, size, style or drawn)
 
-    before = drawing.nets.copy()
+    before = drawing.nets.copy() if clean else None
     picture = look.render(drawing) if clean else None
     avoid = drawing.hole if look.style != "masked" else np.maximum(drawing.hole, drawing.silk)
     shop = Workshop(damage, drawing, avoid)

@@ -155,4 +155,6 @@ def _islands(area: NDArray[np.uint8], unit: float, first: int) -> NDArray[np.int
     numbers = np.zeros(count, np.int16)
     large = np.flatnonzero(stats[1:, cv2.CC_STAT_AREA] > 6 * (unit / SCALE) ** 2) + 1
     numbers[large] = first + np.arange(len(large), dtype=np.int16)
-    return np.ascontiguousarray(numbers[labels].repeat(SCALE, 0).repeat(SCALE, 1))
+    nets = np.empty(area.shape, np.int16)
+    nets.reshape(labels.shape[0], SCALE, labels.shape[1], SCALE)[:] = numbers[labels][:, None, :, None]
+    return nets
