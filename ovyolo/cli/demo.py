@@ -7,8 +7,6 @@ import sys
 
 from ovyolo.cli.arguments import image_size, positive
 
-STYLES = ("masked", "bare", "binary")
-
 
 def count(text: str) -> int:
     """A whole number from 0."""
@@ -17,6 +15,8 @@ def count(text: str) -> int:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
+    from ovyolo.demo.appearance import STYLES
+
     parts = parser.add_subparsers(dest="part", metavar="PART", required=True)
     boards = parts.add_parser(
         "boards", help="make a data set of boards", description="Make a YOLO data set of synthetic circuit boards.",

@@ -2,44 +2,31 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ovyolo.demo.camera import SCALE
-from ovyolo.demo.raster import Drawing, inside
+from ovyolo.demo.masks import grown, holes, near, parts, shrink
+from ovyolo.demo.surface import LEAST, Surface, direction
 
 __all__ = ["CLASSES", "Workshop"]
 
 CLASSES = ("open", "short", "mouse bite", "spur", "spurious copper", "pin-hole")
 
-Array = NDArray[Any]
-Window = tuple[slice, slice]
-
 CLEARANCE = 5  # drawing pixels that stay between a defect and copper that it must not touch
-LEAST, MOST = 6 * SCALE, 50 * SCALE  # sides of a defect's box, in drawing pixels
-MARGIN = 6 * SCALE  # no defect lies nearer to the picture's border
 
 
 @dataclass
-class Workshop:
+class Workshop(Surface):
     """A drawing in which defects are made.
 
     Args:
-        rng: source of chance.
-        drawing: its ``nets`` are changed.
-        avoid: u8, 255 where nothing may be changed (holes, silk screen).
-        boxes, kinds: what was made: boxes (x0, y0, x1, y1) in drawing pixels, ends exclusive, and class ids.
+        kinds: the class ids of what was made, beside ``boxes``.
+        shorted: nets that a short has joined: a second one could close a loop, and would join nothing.
     """
 
-    rng: np.random.Generator
-    drawing: Drawing
-    avoid: NDArray[np.uint8]
-    boxes: list[tuple[int, int, int, int]] = field(default_factory=list)
     kinds: list[int] = field(default_factory=list)
     shorted: set[int] = field(default_factory=set)
 
@@ -48,17 +35,17 @@ class Workshop:
         makers: tuple[Callable[[], bool], ...] = (
             self._open, self._short, self._bite, self._spur, self._spurious, self._pinhole,
         )  # fmt: skip
+        if not self.drawing.tracks:
+            return False
         for _ in range(attempts):
             if makers[kind]():
                 self.kinds.append(kind)
                 return True
         return False
 
-    # ---- the six
-
     def _open(self) -> bool:
         a, b, width, net = self._track()
-        along, length = _direction(a, b)
+        along, length = direction(a, b)
         if length < 2.5 * width:
             return False
         middle = a + along * (length * self._between(0.2, 0.8))
@@ -79,13 +66,13 @@ class Workshop:
         here = self.drawing.nets[window] == net
         gone = shape & here
         # the gap is no hairline: the ends stay apart when they are grown a little
-        if any(_parts(_grown(here & ~gone, by)) != _parts(_grown(here, by)) + 1 for by in (0, 2)):
+        if any(parts(grown(here & ~gone, by)) != parts(grown(here, by)) + 1 for by in (0, 2)):
             return False
         return self._commit(window, gone, 0)
 
     def _short(self) -> bool:
         a, b, width, net = self._track()
-        along, length = _direction(a, b)
+        along, length = direction(a, b)
         start = a + along * (length * float(self.rng.random()))
         across = np.array([-along[1], along[0]]) * (1 if self.rng.random() < 0.5 else -1)
         reach = np.arange(width / 2, 1.6 * self.drawing.pitch)
@@ -115,10 +102,10 @@ class Workshop:
             return False
         nets = self.drawing.nets[window]
         new = shape & (nets == 0)
-        if self._touched(window, new, 1) != {net, target} or _parts(new) != 1 or _near(self.avoid[window] > 0, new, 1):
+        if self._touched(window, new, 1) != {net, target} or parts(new) != 1 or near(self.avoid[window] > 0, new, 1):
             return False
         both = (nets == net) | (nets == target)
-        if _parts(both | new) != _parts(both) - 1:
+        if parts(both | new) != parts(both) - 1:
             return False
         if not self._commit(window, new, net):
             return False
@@ -137,10 +124,10 @@ class Workshop:
         here = self.drawing.nets[window] == net
         gone = shape & here
         left = here & ~gone
-        before, after = _shrink(here, 3), _shrink(left, 3)
-        if _parts(gone) != 1 or _parts(left) != _parts(here) or _holes(left) != _holes(here):
+        before, after = shrink(here, 3), shrink(left, 3)
+        if parts(gone) != 1 or parts(left) != parts(here) or holes(left) != holes(here):
             return False
-        if _parts(after) != _parts(before):
+        if parts(after) != parts(before):
             return False
         return self._commit(window, gone, 0)
 
@@ -174,9 +161,9 @@ class Workshop:
             return False
         here = self.drawing.nets[window] == net
         new = shape & (self.drawing.nets[window] == 0)
-        if self._touched(window, new, CLEARANCE) != {net} or _near(self.avoid[window] > 0, new, 2) or _parts(new) != 1:
+        if self._touched(window, new, CLEARANCE) != {net} or near(self.avoid[window] > 0, new, 2) or parts(new) != 1:
             return False
-        if _parts(here | new) != _parts(here) or _holes(here | new) != _holes(here):
+        if parts(here | new) != parts(here) or holes(here | new) != holes(here):
             return False
         return self._commit(window, new, net)
 
@@ -187,9 +174,9 @@ class Workshop:
         if centre is None:
             return False
         window, shape = self._shape(self._blob(centre, radius, long, 0.28))
-        if shape is None or self._touched(window, shape, CLEARANCE) or _near(self.avoid[window] > 0, shape, 2):
+        if shape is None or self._touched(window, shape, CLEARANCE) or near(self.avoid[window] > 0, shape, 2):
             return False
-        if _parts(shape) != 1:
+        if parts(shape) != 1:
             return False
         return self._commit(window, shape, int(self.drawing.nets.max()) + 1)
 
@@ -199,9 +186,8 @@ class Workshop:
             point, net = self._anywhere(), 0
         elif where < 0.75 and self.drawing.outlines:
             polygon, net = self.drawing.outlines[int(self.rng.integers(len(self.drawing.outlines)))]
-            point = polygon.mean(0) + (polygon[int(self.rng.integers(len(polygon)))] - polygon.mean(0)) * self._between(
-                0, 0.6
-            )
+            middle, corner = polygon.mean(0), polygon[int(self.rng.integers(len(polygon)))]
+            point = middle + (corner - middle) * self._between(0, 0.6)
         else:
             a, b, _, net = self._track()
             point = a + (b - a) * float(self.rng.random())
@@ -210,138 +196,8 @@ class Workshop:
         if shape is None:
             return False
         nets = self.drawing.nets[window]
-        net = net or int(nets[nets.shape[0] // 2, nets.shape[1] // 2])
-        ring = _grown(shape, 2 * SCALE)
-        if net in (0, self.drawing.lettering) or (nets[ring] != net).any() or _near(self.avoid[window] > 0, shape, 3):
+        net = net or int(nets[shape][0])
+        ring = grown(shape, 2 * SCALE)
+        if net in (0, self.drawing.lettering) or (nets[ring] != net).any() or near(self.avoid[window] > 0, shape, 3):
             return False
         return self._commit(window, shape, 0)
-
-    # ---- where
-
-    def _between(self, low: float, high: float) -> float:
-        return low + (high - low) * float(self.rng.random())
-
-    def _anywhere(self) -> Array:
-        height, width = self.drawing.nets.shape
-        return self.rng.random(2) * (width, height)
-
-    def _clear(self, radius: float) -> Array | None:
-        """A point that seems to have no copper within ``radius``; None when none of those tried has."""
-        height, width = self.drawing.nets.shape
-        points = radius + self.rng.random((48, 2)) * (width - 2 * radius - 1, height - 2 * radius - 1)
-        around = [(0, 0), (1, 0), (-1, 0), (0, 1), (0, -1), (0.7, 0.7), (-0.7, 0.7), (0.7, -0.7), (-0.7, -0.7)]
-        tested = np.rint(points[:, None] + np.array(around) * radius).astype(np.int64)
-        found = np.flatnonzero(~self.drawing.nets[tested[..., 1], tested[..., 0]].any(1))
-        return points[found[0]] if found.size else None
-
-    def _track(self) -> tuple[Array, Array, float, int]:
-        tracks = self.drawing.tracks
-        return tracks[int(self.rng.integers(len(tracks)))]
-
-    def _edge(self) -> tuple[Array, Array, float, int]:
-        """A point on the border of a trace or pad, the way outward, how thick the copper is there, and its net."""
-        if self.rng.random() < 0.8 or not self.drawing.outlines:
-            a, b, width, net = self._track()
-            along, length = _direction(a, b)
-            side = 1 if self.rng.random() < 0.5 else -1
-            outward = np.array([-along[1], along[0]]) * side
-            return a + along * (length * float(self.rng.random())) + outward * (width / 2), outward, width, net
-        polygon, net = self.drawing.outlines[int(self.rng.integers(len(self.drawing.outlines)))]
-        first = int(self.rng.integers(len(polygon)))
-        point = (polygon[first] + polygon[(first + 1) % len(polygon)]) / 2
-        outward, thick = _direction(polygon.mean(0), point)
-        return point, outward, thick, net
-
-    def _along(self, start: Array, direction: Array, reach: Array) -> Array:
-        """The nets along a ray; empty where it leaves the picture."""
-        points = np.rint(start + direction * reach[:, None]).astype(np.int64)
-        height, width = self.drawing.nets.shape
-        if (points < 0).any() or (points >= (width, height)).any():
-            return np.zeros(0, np.int16)
-        return self.drawing.nets[points[:, 1], points[:, 0]]
-
-    # ---- what
-
-    def _blob(self, centre: Array, radius: float, long: float, rough: float) -> Array:
-        """An uneven closed curve around ``centre``, turned anyhow."""
-        count = 14
-        random = self.rng.random(count + 1)
-        uneven = 1 + rough * (random[:count] + np.roll(random[:count], 1) - 1)
-        angle = np.arange(count) * (2 * math.pi / count)
-        x, y = np.cos(angle) * uneven * long, np.sin(angle) * uneven * radius
-        turn = float(random[count]) * math.pi
-        c, s = math.cos(turn), math.sin(turn)
-        return np.stack([centre[0] + x * c - y * s, centre[1] + x * s + y * c], 1)
-
-    def _shape(self, polygon: Array) -> tuple[Window, NDArray[np.bool_] | None]:
-        """The polygon as a mask, in a window with room around it; None where it does not fit or would meet another."""
-        height, width = self.drawing.nets.shape
-        x0, y0 = (int(v) for v in np.floor(polygon.min(0)))
-        x1, y1 = (int(v) + 1 for v in np.ceil(polygon.max(0)))
-        room = 8 * SCALE
-        window = (slice(max(0, y0 - room), y1 + room), slice(max(0, x0 - room), x1 + room))
-        if x0 < MARGIN or y0 < MARGIN or x1 > width - MARGIN or y1 > height - MARGIN:
-            return window, None
-        for left, top, right, bottom in self.boxes:
-            if x0 - room < right and left < x1 + room and y0 - room < bottom and top < y1 + room:
-                return window, None
-        corner = (window[1].start, window[0].start)
-        return window, inside(polygon - corner, min(height, y1 + room) - corner[1], min(width, x1 + room) - corner[0])
-
-    def _touched(self, window: Window, shape: NDArray[np.bool_], distance: int) -> set[int]:
-        """The nets within ``distance`` of a shape."""
-        return set(np.unique(self.drawing.nets[window][_grown(shape, distance)]).tolist()) - {0}
-
-    def _commit(self, window: Window, changed: NDArray[np.bool_], net: int) -> bool:
-        """Make it so, unless the changed pixels are too small or too large to be seen as a defect."""
-        rows, columns = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
-        if rows.size == 0:
-            return False
-        x0, y0 = window[1].start + int(columns[0]), window[0].start + int(rows[0])
-        x1, y1 = window[1].start + int(columns[-1]) + 1, window[0].start + int(rows[-1]) + 1
-        sides = (x1 - x0, y1 - y0)
-        if min(sides) < LEAST or max(sides) < 9 * SCALE or max(sides) > MOST:
-            return False
-        if self.avoid[y0:y1, x0:x1].any():
-            return False
-        self.drawing.nets[window][changed] = net
-        self.boxes.append((x0, y0, x1, y1))
-        return True
-
-
-def _direction(a: Array, b: Array) -> tuple[Array, float]:
-    """The unit vector from ``a`` to ``b``, and their distance."""
-    delta = b - a
-    length = math.sqrt(float(delta[0]) ** 2 + float(delta[1]) ** 2)
-    return delta / max(length, 1e-9), length
-
-
-def _parts(mask: NDArray[np.bool_]) -> int:
-    """The number of connected parts."""
-    import cv2
-
-    return int(cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)[0]) - 1
-
-
-def _holes(mask: NDArray[np.bool_]) -> int:
-    """The number of connected parts of what is not in the mask."""
-    import cv2
-
-    return int(cv2.connectedComponents((~mask).astype(np.uint8), connectivity=4)[0]) - 1
-
-
-def _grown(mask: NDArray[np.bool_], distance: int) -> NDArray[np.bool_]:
-    """The mask and what is within ``distance`` of it."""
-    import cv2
-
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * distance + 1,) * 2)
-    return cv2.dilate(mask.astype(np.uint8), kernel).astype(bool)
-
-
-def _shrink(mask: NDArray[np.bool_], distance: int) -> NDArray[np.bool_]:
-    return ~_grown(~mask, distance)
-
-
-def _near(avoid: NDArray[np.bool_], mask: NDArray[np.bool_], distance: int) -> bool:
-    """Whether the mask comes within ``distance`` of what is to be avoided."""
-    return bool((avoid & _grown(mask, distance)).any())
