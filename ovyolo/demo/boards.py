@@ -24,7 +24,7 @@ __all__ = ["CLASSES", "MIXTURE", "Board", "draw_board", "make_board"]
 MIXTURE = {"masked": 0.5, "bare": 0.3, "binary": 0.2}
 """How often each style comes when none is asked for."""
 
-SMALLEST, LARGEST = 128, 8192
+SMALLEST, LARGEST = 128, 4096  # a larger one could have more nets than int16 can number
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def make_board(
 
     Args:
         seed: a whole number from 0, or several; the same seed and arguments give the same board on every machine.
-        size: height and width in pixels, 128 to 8192. Traces and defects keep their size in pixels: a larger picture
+        size: height and width in pixels, 128 to 4096. Traces and defects keep their size in pixels: a larger picture
             shows more of a board.
         style: ``masked`` (a finished board), ``bare`` (etched copper before solder mask), ``binary`` (black and white,
             as an inspection machine thresholds it); None draws one by :data:`MIXTURE`.
