@@ -20,8 +20,8 @@ from ovyolo.train.network import Detect, Network
 __all__ = ["Convolution", "Slot", "Trace", "trace"]
 
 Slot = tuple[str, str]
-"""A module's name and what of it a channel is: ``"out"``, ``"in"``, ``"norm"``; or ``"map"`` of what has no weights, with
-the name that the emitted graph has for it."""
+"""A module's name and what of it a channel is: ``"out"``, ``"in"``, ``"norm"``; or ``"map"`` of what has no weights,
+with the name that the emitted graph has for it."""
 Convolution = nn.Conv2d | nn.ConvTranspose2d
 Channels = list[int]
 Walk = Callable[["Trace", Any, Channels, str], Channels]
