@@ -34,6 +34,9 @@ class Chooser:
         if round_to < 1:
             raise DimensionError(f"round_to is {round_to}; it takes a whole number from 1")
         self.shrinking, self.prunable = shrinking, groups.prunable()
+        for name, group in self.prunable.items():
+            if name not in scores or tuple(scores[name].shape) != (group.size,):
+                raise DimensionError(f"scores lack the group {name!r} or are not one number a unit: find them anew")
         self.order = {name: scores[name].argsort(stable=True).tolist() for name in self.prunable}
         self.sums = {name: [0.0, *scores[name].sort(stable=True).values.cumsum(0).tolist()] for name in self.prunable}
         shares = limits if isinstance(limits, Mapping) else dict.fromkeys(self.prunable, limits)

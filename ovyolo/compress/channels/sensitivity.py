@@ -39,7 +39,7 @@ def sensitivity(
         pictures: a few, f32 RGB ``[N, 3, H, W]`` from 0 to 1.
         shares: of the group, above 0 and up to 1.
         error_of: what raw heads are worth, the less the better. By default their squared difference to the whole
-            network's, a mean over levels, in units of each level's variance.
+            network's in units of how much those vary over places and pictures, a mean over levels.
         tell: called with the number of groups done.
 
     Returns:
@@ -93,8 +93,10 @@ def limits_from(errors: Mapping[str, Mapping[float, float]], tolerance: float) -
 
 
 def _distance_to(whole: list[Tensor]) -> Error:
+    spreads = [head.var((0, 2, 3)).mean().clamp_min(1e-12) for head in whole]
+
     def measure(heads: list[Tensor]) -> float:
-        parts = [((a - b) ** 2).mean() / b.var().clamp_min(1e-12) for a, b in zip(heads, whole, strict=True)]
+        parts = [((a - b) ** 2).mean() / spread for a, b, spread in zip(heads, whole, spreads, strict=True)]
         return float(torch.stack(parts).mean())
 
     return measure
