@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from ovyolo.errors import TargetError
 from ovyolo.runtime import OpenVINOSession
 from ovyolo.train.network import Network
 
-__all__ = ["Measured", "measured_speedup", "plan_for_speedup"]
+__all__ = ["Measured", "measured_speedup", "plan_for_speedup", "timer"]
 
 Measure = Callable[[Network, Network, tuple[int, int]], Ratio]
 TOLERANCE, TRIES, ROUNDS = 0.03, 4, 40
@@ -55,12 +56,12 @@ def measured_speedup(dense: Network, smaller: Network, imgsz: tuple[int, int], r
         for name, network in (("dense", dense), ("smaller", smaller)):
             session = stack.enter_context(closing(compile_session(*build_model(network.checkpoint(Path(name)), imgsz))))
             session.input(0)[0] = picture
-            timers[name] = _timer(session)
+            timers[name] = timer(session)
         return take_turns(timers, range(rounds), warm_up=3).ratio("dense", "smaller", "ms")
 
 
-def _timer(session: OpenVINOSession) -> Callable[[], dict[str, float]]:
-    import time
+def timer(session: OpenVINOSession) -> Callable[[], dict[str, float]]:
+    """A competitor for :func:`~ovyolo.bench.turns.take_turns`: one inference of what lies in the session's input."""
 
     def once() -> dict[str, float]:
         start = time.perf_counter()
