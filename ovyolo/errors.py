@@ -16,6 +16,7 @@ __all__ = [
     "ModelError",
     "OvyoloError",
     "OvyoloWarning",
+    "TargetError",
     "TrainingError",
     "UnsafeCheckpointError",
     "UnsupportedModelError",
@@ -65,6 +66,10 @@ class TrainingError(OvyoloError):
 
 class DimensionError(OvyoloError, ValueError):
     """An argument or array has the wrong shape, dtype, range or size."""
+
+
+class TargetError(OvyoloError):
+    """What was asked of a compression cannot be reached; the message says how near it came."""
 
 
 class OvyoloWarning(UserWarning):

@@ -1,0 +1,135 @@
+"""A plan whose speed was measured, not only predicted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ovyolo.bench.turns import Ratio, take_turns
+from ovyolo.compress.channels.apply import apply_plan
+from ovyolo.compress.channels.plan import Plan, plan_pruning
+from ovyolo.compress.channels.profile import Profile
+from ovyolo.compress.channels.target import Target
+from ovyolo.compress.judge import compile_session
+from ovyolo.errors import TargetError
+from ovyolo.runtime import OpenVINOSession
+from ovyolo.train.network import Network
+
+__all__ = ["Measured", "measured_speedup", "plan_for_speedup", "timer"]
+
+Measure = Callable[[Network, Network, tuple[int, int]], Ratio]
+TOLERANCE, TRIES, ROUNDS = 0.03, 4, 40
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A plan, the network that it makes, what the profile said of its speed and what was measured."""
+
+    plan: Plan
+    network: Network
+    predicted: float
+    measured: Ratio
+
+
+def measured_speedup(dense: Network, smaller: Network, imgsz: tuple[int, int], rounds: int = ROUNDS) -> Ratio:
+    """How many times faster ``smaller`` is than ``dense``, both exported in memory and run in turn on the CPU in FP32.
+
+    Args:
+        dense, smaller: any two networks.
+        imgsz: ``(height, width)`` of the picture in pixels.
+        rounds: of which medians are taken.
+
+    Raises:
+        UnsupportedModelError, DimensionError: as :func:`~ovyolo.export.graph.build_model`.
+    """
+    from ovyolo.export.graph import build_model
+
+    picture = np.random.default_rng(0).integers(0, 256, (*imgsz, 3), np.uint8)
+    with ExitStack() as stack:
+        timers = {}
+        for name, network in (("dense", dense), ("smaller", smaller)):
+            session = stack.enter_context(closing(compile_session(*build_model(network.checkpoint(Path(name)), imgsz))))
+            session.input(0)[0] = picture
+            timers[name] = timer(session)
+        return take_turns(timers, range(rounds), warm_up=3).ratio("dense", "smaller", "ms")
+
+
+def timer(session: OpenVINOSession) -> Callable[[], dict[str, float]]:
+    """A competitor for :func:`~ovyolo.bench.turns.take_turns`: one inference of what lies in the session's input."""
+
+    def once() -> dict[str, float]:
+        start = time.perf_counter()
+        session.submit(0)
+        session.wait(0)
+        return {"ms": 1000 * (time.perf_counter() - start)}
+
+    return once
+
+
+def plan_for_speedup(
+    network: Network,
+    speedup: float,
+    imgsz: tuple[int, int],
+    profile: Profile,
+    *,
+    tolerance: float = TOLERANCE,
+    tries: int = TRIES,
+    measure: Measure = measured_speedup,
+    dense: Network | None = None,
+    **options: Any,
+) -> Measured:
+    """Plan for a speedup, build the network, measure it, and ask for more or less until the measurement is right.
+
+    Args:
+        network: to prune.
+        speedup: how many times faster than ``dense`` it is to be, above 1.
+        imgsz: ``(height, width)`` in pixels.
+        profile: of ``dense``.
+        tolerance: the share by which the measured speed may fall short. It may exceed the target by more where blocks
+            are coarse.
+        tries: how many plans are measured at most.
+        measure: by default :func:`measured_speedup`.
+        dense: what speed is compared with; by default ``network``.
+        options: for :func:`~ovyolo.compress.channels.plan.plan_pruning`; give ``scores``, so that they are not found
+            again for every try, and, with ``dense``, ``before``.
+
+    Raises:
+        TargetError: no plan came near enough; says how near.
+        DimensionError: as :func:`~ovyolo.compress.channels.plan.plan_pruning`.
+    """
+    asked, best = speedup, None
+    for _ in range(max(1, tries)):
+        try:
+            plan = plan_pruning(network, Target(speedup=asked), imgsz, profile=profile, **options)
+        except TargetError:
+            if best is None:
+                raise
+            break
+        smaller = apply_plan(network, plan)
+        ratio = measure(dense or network, smaller, imgsz)
+        found = Measured(plan, smaller, plan.reached, ratio)
+        met = ratio.value >= speedup * (1 - tolerance)
+        if best is None or (met, -abs(ratio.value - speedup)) > (
+            best.measured.value >= speedup * (1 - tolerance),
+            -abs(best.measured.value - speedup),
+        ):
+            best = found
+        if met and ratio.value <= speedup * (1 + tolerance):
+            return found
+        corrected = max(1.001, asked * speedup / ratio.value)
+        if abs(corrected - asked) < 1e-3:
+            break
+        asked = corrected
+    assert best is not None
+    if best.measured.value < speedup * (1 - tolerance):
+        raise TargetError(
+            f"the target {speedup:g} times faster cannot be reached: {best.measured.value:.2f} times was measured "
+            f"({best.predicted:.2f} predicted); ask for less, raise limits, or protect fewer layers"
+        )
+    return best
