@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "HOOKS",
+    "graph_of",
     "hooks_of",
     "layer_operations",
     "load_nncf_torch",
+    "mask_name",
     "nncf_at_work",
     "operations_of_layers",
     "without_hooks",
@@ -42,7 +44,7 @@ def load_nncf_torch() -> Any:
     os.environ.setdefault(TIMEOUT, PATIENCE)
     nncf = load_nncf()
     try:
-        import nncf.torch  # noqa: F401
+        import nncf.torch
     except ImportError as error:
         raise OvyoloError(
             f"training with quantizers needs NNCF's PyTorch side ({error}): `pip install 'ovyolo[compress]'`"
@@ -86,32 +88,45 @@ def hooks_of(module: nn.Module) -> dict[str, nn.Module]:
 
 def without_hooks(network: Network) -> Network:
     """A copy of the network without what NNCF has put into it; masks are not applied to the weights."""
-    tensors = {key: value.detach().cpu().numpy() for key, value in network.tensors().items() if key[: len(HOOKS)] != HOOKS}
+    tensors = {
+        key: value.detach().cpu().numpy() for key, value in network.tensors().items() if key[: len(HOOKS)] != HOOKS
+    }
     return type(network)(record_of(network.description, tensors), network.names, network.strides)
 
 
-def layer_operations(network: Network) -> dict[str, list[str]]:
-    """By the name of each weight (``model.24.m.0.weight``), the operations that NNCF knows to use it.
+def mask_name(weight: str) -> str:
+    """What NNCF calls the mask of the parameter ``weight``."""
+    return f"post_hooks.{weight.replace('.', ':')}__0.0"
 
-    NNCF names an operation by the modules that were *called* on the way to it, so layers in a list share a name with
-    their owner: only the graph tells whose is whose.
-    """
+
+def graph_of(network: Network) -> Any:
+    """NNCF's graph of the network as it is without hooks."""
     plain = without_hooks(network).eval()
     with nncf_at_work("follow the network"):
         from nncf.torch.function_hook.nncf_graph.nncf_graph_builder import build_nncf_graph
         from nncf.torch.function_hook.wrapper import wrap_model
-        from nncf.torch.model_graph_manager import get_const_node
 
         side = 2 * max(network.strides)
         with torch.no_grad():
-            graph = build_nncf_graph(wrap_model(plain), torch.zeros(1, 3, side, side))
-        found: dict[str, list[str]] = {}
-        for node in graph.get_all_nodes():
-            for port in getattr(node.layer_attributes, "constant_port_ids", ()):
-                constant = get_const_node(node, port, graph)
-                if constant is not None:
-                    found.setdefault(constant.layer_attributes.name, []).append(node.node_name)
-        return found
+            return build_nncf_graph(wrap_model(plain), torch.zeros(1, 3, side, side))
+
+
+def layer_operations(graph: Any) -> dict[str, list[tuple[str, int]]]:
+    """By the name of each parameter (``model.24.m.0.weight``), the operations that use it, by NNCF's names, and at
+    which of their inputs.
+
+    NNCF names an operation by the modules that were *called* on the way to it, so layers in a list share a name with
+    their owner: only the graph tells whose is whose.
+    """
+    from nncf.torch.model_graph_manager import get_const_node
+
+    found: dict[str, list[tuple[str, int]]] = {}
+    for node in graph.get_all_nodes():
+        for port in getattr(node.layer_attributes, "constant_port_ids", ()):
+            constant = get_const_node(node, port, graph)
+            if constant is not None:
+                found.setdefault(constant.layer_attributes.name, []).append((node.node_name, port))
+    return found
 
 
 def operations_of_layers(network: Network, layers: tuple[str, ...]) -> list[str]:
@@ -122,10 +137,12 @@ def operations_of_layers(network: Network, layers: tuple[str, ...]) -> list[str]
     """
     if not layers:
         return []
-    operations = layer_operations(network)
+    operations = layer_operations(graph_of(network))
     found: list[str] = []
     for layer in layers:
-        own = [name for weight, names in operations.items() if f"{weight}.".startswith(f"{layer}.") for name in names]
+        own = [
+            name for weight, names in operations.items() if f"{weight}.".startswith(f"{layer}.") for name, _ in names
+        ]
         if not own:
             last = len(network.model) - 1
             raise DimensionError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,7 +27,9 @@ TRAINED = Scheme(rounding="nearest", overflow="pairs")
 
 def picture_tensors(pictures: Sequence[NDArray[np.uint8]]) -> list[Tensor]:
     """Letterboxed pictures, u8 BGR ``(H, W, 3)``, as what the network takes: f32 RGB ``[1, 3, H, W]`` from 0 to 1."""
-    return [torch.from_numpy(np.ascontiguousarray(p[..., ::-1].transpose(2, 0, 1)))[None].float() / 255 for p in pictures]
+    return [
+        torch.from_numpy(np.ascontiguousarray(p[..., ::-1].transpose(2, 0, 1)))[None].float() / 255 for p in pictures
+    ]
 
 
 def insert_quantizers(

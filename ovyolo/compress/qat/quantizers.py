@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ovyolo.compress.qat.bridge import hooks_of, layer_operations
+from ovyolo.compress.qat.bridge import graph_of, hooks_of, layer_operations, mask_name
 
 if TYPE_CHECKING:
     from ovyolo.train.network import Network
@@ -27,7 +27,13 @@ __all__ = [
 ]
 
 Quantizer = Any  # nncf.torch.quantization.layers.BaseQuantizer
-RANGES = ("_scale_param_storage", "_input_range_param_storage", "input_low")
+# parameters that NNCF adds, by the names they have in its modules
+SPECIAL = {
+    "_scale_param_storage": "quantizers",
+    "_input_range_param_storage": "quantizers",
+    "input_low": "quantizers",
+    "mask": "masks",
+}
 
 
 def quantizers_of(module: nn.Module) -> dict[str, Quantizer]:
@@ -41,23 +47,25 @@ def is_quantized(module: nn.Module) -> bool:
 
 
 def parameter_groups(module: nn.Module) -> dict[str, list[nn.Parameter]]:
-    """Trainable parameters for an optimizer: ``weights``, ``biases``, ``norms`` and, apart from them, ``quantizers``:
-    scales and ranges, which take no weight decay and, most often, a rate of their own.
+    """Trainable parameters for an optimizer: ``weights``, ``biases``, ``norms``, and apart from them ``quantizers``,
+    scales and ranges, and ``masks``, the logits of regularized sparsity; neither takes weight decay, and each may want
+    a rate of its own.
 
     Example:
         >>> import torch
         >>> from ovyolo.compress.qat.quantizers import parameter_groups
         >>> {name: len(group) for name, group in parameter_groups(torch.nn.Conv2d(3, 4, 1)).items()}
-        {'weights': 1, 'biases': 1, 'norms': 0, 'quantizers': 0}
+        {'weights': 1, 'biases': 1, 'norms': 0, 'quantizers': 0, 'masks': 0}
     """
-    groups: dict[str, list[nn.Parameter]] = {"weights": [], "biases": [], "norms": [], "quantizers": []}
+    names = ("weights", "biases", "norms", "quantizers", "masks")
+    groups: dict[str, list[nn.Parameter]] = {name: [] for name in names}
     for owner in module.modules():
         norm = isinstance(owner, nn.modules.batchnorm._BatchNorm)
         for name, parameter in owner.named_parameters(recurse=False):
             if not parameter.requires_grad:
                 continue
-            kind = "norms" if norm else "biases" if name.endswith("bias") else "weights"
-            groups["quantizers" if name in RANGES else kind].append(parameter)
+            kind = "norms" if norm else "biases" if name.endswith("bias") else SPECIAL.get(name, "weights")
+            groups[kind].append(parameter)
     return groups
 
 
@@ -106,20 +114,21 @@ class PairGuard:
         self.network = network
         parameters = dict(network.named_parameters())
         hooks = hooks_of(network)
-        weight_of = {
-            operation: weight for weight, operations in layer_operations(network).items() for operation in operations
-        }
-        self._places: list[tuple[Quantizer, nn.Parameter, nn.Module | None, bool]] = []
+        users = layer_operations(graph_of(network))
+        weight_at = {place: weight for weight, places in users.items() for place in places}
+        self._places: list[tuple[Quantizer, nn.Parameter, nn.Module | None, str]] = []
         for name, quantizer in quantizers_of(network).items():
-            operation = name.split(".")[1].rpartition("__")[0]
-            weight = weight_of.get(operation)
+            operation, _, port = name.split(".")[1].rpartition("__")
+            weight = weight_at.get((operation, int(port)))
             if not name.startswith("pre_hooks") or weight is None or not hasattr(quantizer, "scale"):
                 continue
             parameter = parameters[weight]
             if quantizer.scale.numel() not in (1, max(quantizer.scale.shape)) or parameter.ndim < 2:
                 continue
-            mask = hooks.get(f"post_hooks.{weight.replace('.', ':')}__0.0")
-            self._places.append((quantizer, parameter, mask, "conv_transpose" in operation))
+            mask = hooks.get(mask_name(weight))
+            # an exported first layer takes BGR, so that other channels are neighbours
+            order = "colours" if weight.startswith("model.0.") and parameter.shape[1] % 3 == 0 else ""
+            self._places.append((quantizer, parameter, mask, "outputs" if "conv_transpose" in operation else order))
 
     def __len__(self) -> int:
         return len(self._places)
@@ -128,9 +137,13 @@ class PairGuard:
     def __call__(self) -> int:
         """Raise scales that have become too small; returns how many layers had one."""
         raised = 0
-        for quantizer, parameter, mask, transposed in self._places:
+        for quantizer, parameter, mask, order in self._places:
             weight = parameter if mask is None else mask(parameter)
-            least = least_scales(weight.transpose(0, 1) if transposed else weight)
+            if order == "colours":
+                reversed_colours = weight.unflatten(1, (-1, 3)).flip(2).flatten(1, 2)
+                least = torch.maximum(least_scales(weight), least_scales(reversed_colours))
+            else:
+                least = least_scales(weight.transpose(0, 1) if order == "outputs" else weight)
             scale = quantizer.scale
             least = least.amax().expand_as(scale) if scale.numel() == 1 else least.reshape(scale.shape)
             if bool((scale < least).any()):
