@@ -19,7 +19,7 @@ from ovyolo.errors import ExportError, OvyoloError
 if TYPE_CHECKING:
     import openvino
 
-__all__ = ["compress_weights", "load_nncf", "quantize_graph"]
+__all__ = ["compress_weights", "load_nncf", "nncf_options", "quantize_graph", "silence"]
 
 TELEMETRY = "openvino_telemetry"
 
@@ -133,6 +133,16 @@ def _advanced(nncf: Any, scheme: Scheme) -> Any:
     return nncf.AdvancedQuantizationParameters(**options)
 
 
+def nncf_options(nncf: Any, scheme: Scheme) -> dict[str, Any]:
+    """``scheme`` as the arguments of ``nncf.quantize``."""
+    return {
+        "preset": nncf.QuantizationPreset.MIXED if scheme.preset == "mixed" else nncf.QuantizationPreset.PERFORMANCE,
+        "target_device": nncf.TargetDevice.CPU,
+        "fast_bias_correction": scheme.bias_correction != "accurate",
+        "advanced_parameters": _advanced(nncf, scheme),
+    }
+
+
 def quantize_graph(
     model: openvino.Model,
     pictures: Sequence[NDArray[np.uint8]],
@@ -151,17 +161,13 @@ def quantize_graph(
         ExportError: NNCF cannot quantize this graph in this way.
     """
     nncf = load_nncf()
-    preset = nncf.QuantizationPreset.MIXED if scheme.preset == "mixed" else nncf.QuantizationPreset.PERFORMANCE
     try:
         with silence(nncf):
             quantized: openvino.Model = nncf.quantize(
                 model.clone(),
                 nncf.Dataset(_Counted(pictures, tell)),
-                preset=preset,
-                target_device=nncf.TargetDevice.CPU,
                 subset_size=len(pictures),
-                fast_bias_correction=scheme.bias_correction != "accurate",
-                advanced_parameters=_advanced(nncf, scheme),
+                **nncf_options(nncf, scheme),
             )
     except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, nncf.InternalError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

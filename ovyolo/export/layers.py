@@ -160,17 +160,23 @@ def focus(b: Emitter, record: Record, x: Value, name: str) -> Value:
     """
     inner = child(record, "conv", name)
     weight, arguments = conv_and_norm(inner, f"{name}.conv")
-    out, channels, height, width = weight.shape
-    if arguments["groups"] != 1 or arguments["dilation"] != (1, 1) or channels % 4:
+    if arguments["groups"] != 1 or arguments["dilation"] != (1, 1) or weight.shape[1] % 4:
         raise UnsupportedModelError(f"layer {name} is a Focus around a grouped or dilated convolution")
+    whole = interleaved(weight)
+    for key in ("stride", "padding"):
+        arguments[key] = tuple(2 * v for v in arguments[key])
+    return activate(b, inner, b.conv(x, whole, name=f"{name}.conv", **arguments), f"{name}.conv")
+
+
+def interleaved(weight: Array) -> Array:
+    """The weight, of twice the kernel, that does on the picture what ``weight`` does on a Focus layer's slices."""
+    out, channels, height, width = weight.shape
     sliced = weight.reshape(out, 4, channels // 4, height, width)
     whole = np.zeros((out, channels // 4, 2 * height, 2 * width), weight.dtype)
     # the order of the slices is (even row, even column), (odd, even), (even, odd), (odd, odd)
     for index, (row, column) in enumerate([(0, 0), (1, 0), (0, 1), (1, 1)]):
         whole[:, :, row::2, column::2] = sliced[:, index]
-    for key in ("stride", "padding"):
-        arguments[key] = tuple(2 * v for v in arguments[key])
-    return activate(b, inner, b.conv(x, whole, name=f"{name}.conv", **arguments), f"{name}.conv")
+    return whole
 
 
 def bottleneck(b: Emitter, record: Record, x: Value, name: str) -> Value:

@@ -1,11 +1,12 @@
 """The camera's bytes go in as they are: make a network take ``[N, H, W, 3]`` u8 BGR.
 
-Scaling and channel order go into the weights of the first convolutions, so that no operation is left for them.
+Scaling and channel order go into the weights of the first convolutions, so that no operation is left for them. Where a
+quantizer stands between, the scale goes into the range that it takes.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import openvino as ov
@@ -18,6 +19,22 @@ __all__ = ["replace_input"]
 
 # which pixels of a block a channel was taken from, and which colour it is
 Tag = tuple[tuple[Any, ...], int]
+# what stands between stored 8-bit weights and the convolution
+DEQUANTIZING = ("Convert", "Multiply", "Subtract")
+
+
+class _Channels(NamedTuple):
+    """What a value's channels are, and whether a quantizer on the way there takes the scale."""
+
+    tags: list[Tag]
+    quantized: bool
+
+
+class _First(NamedTuple):
+    """What reads the picture: convolutions, with the channels that each reads, and the quantizers before them."""
+
+    convolutions: list[tuple[ov.Node, _Channels]]
+    quantizers: list[ov.Node]
 
 
 def replace_input(model: ov.Model, stage: InputStage) -> tuple[ov.Node, list[str]]:
@@ -33,7 +50,7 @@ def replace_input(model: ov.Model, stage: InputStage) -> tuple[ov.Node, list[str
     batch, _, height, width = stage.entry.get_shape()
     swap = not stage.entry_bgr
     plain = swap or stage.gain != 1
-    convolutions = _first_convolutions(model, stage.entry) if plain else None
+    first = _first_convolutions(model, stage.entry) if plain else None
     targets = list(stage.entry.get_target_inputs())
 
     parameter = opset1.parameter([batch, height, width, 3], np.uint8, name="images")
@@ -41,9 +58,11 @@ def replace_input(model: ov.Model, stage: InputStage) -> tuple[ov.Node, list[str
     order = opset1.constant(np.array([0, 3, 1, 2], np.int64))
     value = opset1.transpose(opset1.convert(parameter, "f32", name="images/f32"), order, name="images/nchw")
     notes: list[str] = []
-    if convolutions:
-        for convolution, tags in convolutions:
-            _fold(convolution, tags, stage.gain, swap)
+    if first is not None and first.convolutions:
+        for convolution, channels in first.convolutions:
+            _fold(convolution, channels.tags, 1.0 if channels.quantized else stage.gain, swap)
+        for quantizer in first.quantizers:
+            _take_bytes(quantizer, stage.gain)
     elif plain:
         notes.append(
             "It scales and reorders its input by separate operations, as its first layer could not take that in."
@@ -57,27 +76,51 @@ def replace_input(model: ov.Model, stage: InputStage) -> tuple[ov.Node, list[str
     return parameter, notes
 
 
-def _first_convolutions(model: ov.Model, entry: ov.Output) -> list[tuple[ov.Node, list[Tag]]] | None:
+def _first_convolutions(model: ov.Model, entry: ov.Output) -> _First | None:
     """The convolutions that read only ``entry``'s channels, and which channel each of theirs is; None if others do.
 
-    Between them may lie what a Focus layer is made of: slices of the picture, joined along the channels.
+    Between them may lie what a Focus layer is made of (slices of the picture, joined along the channels), and
+    quantizers with one range for all channels.
     """
-    tags: dict[tuple[str, int], list[Tag]] = {_key(entry): [((), colour) for colour in range(3)]}
-    found: list[tuple[ov.Node, list[Tag]]] = []
+    seen: dict[tuple[str, int], _Channels] = {_key(entry): _Channels([((), colour) for colour in range(3)], False)}
+    found = _First([], [])
     for node in model.get_ordered_ops():
-        sources = [tags.get(_key(source)) for source in node.input_values()]
+        sources = [seen.get(_key(source)) for source in node.input_values()]
         if node.get_type_name() == "ShapeOf" or all(source is None for source in sources):
             continue
+        first = sources[0]
         if node.get_type_name() == "Convolution":
-            if sources[0] is None or input_array(node, 1) is None or len(set(sources[0])) != len(sources[0]):
+            if first is None or _stored_weights(node) is None or len(set(first.tags)) != len(first.tags):
                 return None
-            found.append((node, sources[0]))
+            found.convolutions.append((node, first))
             continue
-        passed = _passed_on(node, sources)
-        if passed is None:
+        if node.get_type_name() == "FakeQuantize":
+            ranges = [input_array(node, index) for index in range(1, 5)]
+            if first is None or any(one is None or one.size != 1 for one in ranges):
+                return None
+            if not first.quantized:
+                found.quantizers.append(node)
+            seen[_key(node.output(0))] = _Channels(first.tags, True)
+            continue
+        passed = _passed_on(node, [None if source is None else source.tags for source in sources])
+        quantized = {source.quantized for source in sources if source is not None}
+        if passed is None or len(quantized) != 1:
             return None
-        tags[_key(node.output(0))] = passed
+        seen[_key(node.output(0))] = _Channels(passed, quantized.pop())
     return found
+
+
+def _stored_weights(convolution: ov.Node) -> list[ov.Node] | None:
+    """The operations from the convolution's weights back to the constant that stores them, which is the last; None
+    where they are computed in another way."""
+    node = convolution.input_value(1).get_node()
+    chain = [node]
+    while node.get_type_name() in DEQUANTIZING:
+        if any(input_array(node, index) is None for index in range(1, node.get_input_size())):
+            return None
+        node = node.input_value(0).get_node()
+        chain.append(node)
+    return chain if node.get_type_name() == "Constant" else None
 
 
 def _passed_on(node: ov.Node, sources: list[list[Tag] | None]) -> list[Tag] | None:
@@ -109,13 +152,35 @@ def _passed_on(node: ov.Node, sources: list[list[Tag] | None]) -> list[Tag] | No
 
 def _fold(convolution: ov.Node, tags: list[Tag], gain: float, swap: bool) -> None:
     """Give ``convolution`` the weights that make it take bytes, and BGR in place of RGB where ``swap``."""
-    weights = input_array(convolution, 1)
-    assert weights is not None
+    chain = _stored_weights(convolution)
+    assert chain is not None
     position = {tag: channel for channel, tag in enumerate(tags)}
-    source = [position[(where, 2 - colour if swap else colour)] for where, colour in tags]
-    folded = (weights.astype(np.float64)[:, source] * gain).astype(np.float32)
-    new = opset1.constant(folded, name=f"{convolution.input_value(1).get_node().get_friendly_name()}/bytes")
-    convolution.input(1).replace_source_output(new.output(0))
+    order = [position[(where, 2 - colour if swap else colour)] for where, colour in tags]
+    stored = chain[-1]
+    weights = np.array(stored.data)[:, order]
+    if len(chain) == 1:
+        weights = (weights.astype(np.float64) * gain).astype(np.float32)
+    new = opset1.constant(np.ascontiguousarray(weights), name=f"{stored.get_friendly_name()}/bytes")
+    reader = convolution.input(1) if len(chain) == 1 else chain[-2].input(0)
+    reader.replace_source_output(new.output(0))
+    scaled = False
+    for node in chain[:-1]:
+        constant = input_array(node, 1)
+        if constant is None:
+            continue
+        values = constant[:, order] if constant.ndim > 1 and constant.shape[1] == len(order) > 1 else constant
+        if node.get_type_name() == "Multiply" and not scaled:
+            values, scaled = (values.astype(np.float64) * gain).astype(constant.dtype), True
+        node.input(1).replace_source_output(opset1.constant(np.ascontiguousarray(values)).output(0))
+
+
+def _take_bytes(quantizer: ov.Node, gain: float) -> None:
+    """Let ``quantizer`` take values that are ``1 / gain`` times as large; what it gives stays the same."""
+    for index in (1, 2):
+        bound = input_array(quantizer, index)
+        assert bound is not None
+        wider = opset1.constant((bound.astype(np.float64) / gain).astype(np.float32))
+        quantizer.input(index).replace_source_output(wider.output(0))
 
 
 def _key(value: ov.Output) -> tuple[str, int]:

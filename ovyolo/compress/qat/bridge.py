@@ -1,0 +1,153 @@
+"""NNCF's PyTorch side behind the same door as its OpenVINO side: no telemetry, no output, errors in a sentence."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from ovyolo.compress.nncf_bridge import load_nncf, silence
+from ovyolo.errors import DimensionError, ExportError, OvyoloError, reason_of
+from ovyolo.export.checkpoint.own_format import record_of
+
+if TYPE_CHECKING:
+    from ovyolo.train.network import Network
+
+__all__ = [
+    "HOOKS",
+    "graph_of",
+    "hooks_of",
+    "layer_operations",
+    "load_nncf_torch",
+    "mask_name",
+    "nncf_at_work",
+    "operations_of_layers",
+    "without_hooks",
+]
+
+HOOKS = "__nncf_hooks"  # where NNCF keeps what it puts into a module
+
+TIMEOUT = "NNCF_EXTENSION_LOAD_TIMEOUT"
+PATIENCE = "900"  # seconds; the first use compiles C++, for minutes where the machine is busy
+
+
+def load_nncf_torch() -> Any:
+    """NNCF with its PyTorch side.
+
+    Raises:
+        OvyoloError: it is not installed or cannot be loaded.
+    """
+    os.environ.setdefault(TIMEOUT, PATIENCE)
+    nncf = load_nncf()
+    try:
+        import nncf.torch
+    except ImportError as error:
+        raise OvyoloError(
+            f"training with quantizers needs NNCF's PyTorch side ({error}): `pip install 'ovyolo[compress]'`"
+        ) from error
+    return nncf
+
+
+@contextlib.contextmanager
+def nncf_at_work(doing: str) -> Iterator[Any]:
+    """NNCF, quiet; what it raises becomes an :class:`ExportError` that says that it cannot do ``doing``."""
+    nncf = load_nncf_torch()
+    from nncf.torch.extensions import ExtensionLoaderTimeoutException
+
+    try:
+        with silence(nncf):
+            yield nncf
+    except OvyoloError:
+        raise
+    except ExtensionLoaderTimeoutException as error:
+        raise OvyoloError(
+            f"NNCF did not finish compiling its quantizers within {os.environ[TIMEOUT]} s: set {TIMEOUT} to more "
+            "seconds, or delete the torch_extensions folder in your cache if an earlier run was killed while compiling"
+        ) from error
+    except nncf.InstallationError as error:
+        raise OvyoloError(
+            "NNCF cannot compile its quantizers for this GPU: install the CUDA toolkit whose nvcc fits PyTorch, or "
+            "train on the CPU (--device cpu)"
+        ) from error
+    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, nncf.InternalError) as error:
+        raise ExportError(f"NNCF cannot {doing}: {reason_of(error)}") from error
+
+
+def hooks_of(module: nn.Module) -> dict[str, nn.Module]:
+    """What NNCF has put into ``module``, by the names it gives; empty where it has not been at work.
+
+    One quantizer may stand in several places, and then has several names.
+    """
+    storage = module._modules.get(HOOKS)
+    return {} if storage is None else dict(storage.named_hooks(remove_duplicate=False))  # type: ignore[operator]
+
+
+def without_hooks(network: Network) -> Network:
+    """A copy of the network without what NNCF has put into it; masks are not applied to the weights."""
+    tensors = {
+        key: value.detach().cpu().numpy() for key, value in network.tensors().items() if key[: len(HOOKS)] != HOOKS
+    }
+    return type(network)(record_of(network.description, tensors), network.names, network.strides)
+
+
+def mask_name(weight: str) -> str:
+    """What NNCF calls the mask of the parameter ``weight``."""
+    return f"post_hooks.{weight.replace('.', ':')}__0.0"
+
+
+def graph_of(network: Network) -> Any:
+    """NNCF's graph of the network as it is without hooks."""
+    plain = without_hooks(network).eval()
+    with nncf_at_work("follow the network"):
+        from nncf.torch.function_hook.nncf_graph.nncf_graph_builder import build_nncf_graph
+        from nncf.torch.function_hook.wrapper import wrap_model
+
+        side = 2 * max(network.strides)
+        with torch.no_grad():
+            return build_nncf_graph(wrap_model(plain), torch.zeros(1, 3, side, side))
+
+
+def layer_operations(graph: Any) -> dict[str, list[tuple[str, int]]]:
+    """By the name of each parameter (``model.24.m.0.weight``), the operations that use it, by NNCF's names, and at
+    which of their inputs.
+
+    NNCF names an operation by the modules that were *called* on the way to it, so layers in a list share a name with
+    their owner: only the graph tells whose is whose.
+    """
+    from nncf.torch.model_graph_manager import get_const_node
+
+    found: dict[str, list[tuple[str, int]]] = {}
+    for node in graph.get_all_nodes():
+        for port in getattr(node.layer_attributes, "constant_port_ids", ()):
+            constant = get_const_node(node, port, graph)
+            if constant is not None:
+                found.setdefault(constant.layer_attributes.name, []).append((node.node_name, port))
+    return found
+
+
+def operations_of_layers(network: Network, layers: tuple[str, ...]) -> list[str]:
+    """The operations with weights in the named layers (``"model.24"``, ``"model.24.m.0"``).
+
+    Raises:
+        DimensionError: there is no such layer, or it has no weights.
+    """
+    if not layers:
+        return []
+    operations = layer_operations(graph_of(network))
+    found: list[str] = []
+    for layer in layers:
+        own = [
+            name for weight, names in operations.items() if f"{weight}.".startswith(f"{layer}.") for name, _ in names
+        ]
+        if not own:
+            last = len(network.model) - 1
+            raise DimensionError(
+                f"there is no layer {layer!r} with weights: layers are called model.0 to model.{last}, their parts "
+                "as model.2.cv1"
+            )
+        found += [name for name in own if name not in found]
+    return found
