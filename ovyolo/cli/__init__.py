@@ -23,6 +23,7 @@ COMMANDS = {
     "detect": "find objects in pictures, folders and videos",
     "val": "measure a model, or anybody's predictions, on labelled pictures by COCO's metrics",
     "quantize": "make an INT8 model that loses no more AP than allowed, and report what it lost",
+    "compress": "make a trained detector smaller and faster: fewer channels, trained quantizers, and what it cost",
     "train": "train a detector, or go on with one, on labelled pictures",
     "bench": "measure what models cost here: latency by part, throughput, cold start, memory",
     "demo": "make synthetic circuit boards with labelled defects (`ovyolo demo boards`)",

@@ -15,7 +15,7 @@ __all__ = ["TrainSettings", "resume", "train"]
 
 def train(*args: Any, **kwargs: Any) -> TrainResult:
     """See :func:`ovyolo.train.api.train`."""
-    _require_torch()
+    require_torch()
     from ovyolo.train import api
 
     return api.train(*args, **kwargs)
@@ -23,24 +23,25 @@ def train(*args: Any, **kwargs: Any) -> TrainResult:
 
 def resume(*args: Any, **kwargs: Any) -> TrainResult:
     """See :func:`ovyolo.train.api.resume`."""
-    _require_torch()
+    require_torch()
     from ovyolo.train import api
 
     return api.resume(*args, **kwargs)
 
 
-def _require_torch() -> None:
+def require_torch(extra: str = "train") -> None:
+    """Raise TrainingError where PyTorch is not installed, with what to install."""
     from importlib.util import find_spec
 
     from ovyolo.errors import TrainingError
 
     if find_spec("torch") is None:
-        raise TrainingError('training needs PyTorch: pip install "ovyolo[train]"')
+        raise TrainingError(f'this needs PyTorch, which is not installed: pip install "ovyolo[{extra}]"')
 
 
 def __getattr__(name: str) -> Any:
     if name == "TrainSettings":
-        _require_torch()
+        require_torch()
         from ovyolo.train.settings import TrainSettings
 
         return TrainSettings

@@ -68,5 +68,5 @@ class WeightAverage:
 
     def load_state_dict(self, state: dict[str, object]) -> None:
         """Go on from an earlier state."""
-        self.module.load_state_dict(state["module"])  # type: ignore[arg-type]
+        self.module.load_state_dict(state["module"])
         self.updates = int(state["updates"])  # type: ignore[call-overload]

@@ -65,6 +65,10 @@ class Trainer:
         folder: where ``state.pt`` and the log go.
         judge: figures in points (``ap``, ``ap50``, …) of the averaged module.
         save: writes the averaged module to a file, with figures.
+        before_epoch: called with the number of epochs done, such as to choose which weights are masked.
+        after_step: called whenever the weights have changed, such as to keep them within limits.
+        best_after: epochs before the best is looked for, such as while more and more weights become zero.
+        title: what the epochs are called in progress.
         team: where to compute.
         quiet: no progress.
 
@@ -81,13 +85,18 @@ class Trainer:
         *,
         judge: Callable[[nn.Module], Figures],
         save: Callable[[nn.Module, Path, Figures], object],
+        before_epoch: Callable[[int], object] = lambda done: None,
+        after_step: Callable[[], object] = lambda: None,
+        best_after: int = 0,
+        title: str = "epoch",
         team: Team | None = None,
         quiet: bool = True,
     ) -> None:
         self.team = team or Team(torch.device("cpu"))
         self.module = module.to(self.team.device, memory_format=torch.channels_last)
         self.pictures, self.loss, self.settings, self.folder = pictures, loss, settings, folder
-        self._judge, self._save = judge, save
+        self._judge, self._save, self._title = judge, save, title
+        self._before_epoch, self._after_step, self._best_after = before_epoch, after_step, best_after
         self.quiet = quiet or self.team.rank > 0
         self.average = WeightAverage(self.module, settings.ema_decay, settings.ema_tau)
         self.optimizer = make_optimizer(self.module, settings)
@@ -164,6 +173,7 @@ class Trainer:
 
     def _train_epoch(self) -> None:
         settings, device = self.settings, self.team.device
+        self._before_epoch(self._epoch)
         self.module.train()
         if settings.freeze_norm:
             for one in self.module.modules():
@@ -176,7 +186,7 @@ class Trainer:
             self._epoch, settings.batch, settings.workers, self.team.rank, self.team.world, self._step
         )
         saved = time.monotonic()
-        title = f"epoch {self._epoch + 1}/{settings.epochs}"
+        title = f"{self._title} {self._epoch + 1}/{settings.epochs}"
         with closing(batches):
             bar = progress(batches, total=self._steps - self._step, unit="step", quiet=self.quiet, title=title)
             for batch in bar:
@@ -212,6 +222,7 @@ class Trainer:
         self._scaler.step(self.optimizer)
         self._scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
+        self._after_step()
         self.average.update(self.module)
 
     def _finish_epoch(self, seconds: float) -> Figures:
@@ -224,7 +235,8 @@ class Trainer:
         if self.team.rank == 0 and (done % settings.validate_every == 0 or done == settings.epochs):
             measured = self._judge(self.average.module)
             figures |= {key: value for key, value in measured.items() if not isinstance(value, dict)}
-            if not self.outcome.best or fitness(measured) > fitness(self.outcome.best):
+            better = not self.outcome.best or fitness(measured) > fitness(self.outcome.best)
+            if better and done > min(self._best_after, settings.epochs - 1):
                 self.outcome.best, self.outcome.best_epoch = measured, done
                 self._best_state = {k: v.clone() for k, v in self.average.module.state_dict().items()}
         self.outcome.history.append(figures)
@@ -268,7 +280,7 @@ class Trainer:
     def _say(self, figures: Figures) -> None:
         if self.quiet:
             return
-        shown = [f"epoch {figures['epoch']}/{self.settings.epochs}", f"lr {figures['lr']:.4g}"]
+        shown = [f"{self._title} {figures['epoch']}/{self.settings.epochs}", f"lr {figures['lr']:.4g}"]
         shown += [f"{name} {figures[name]:.4f}" for name in ("box", "obj", "cls")]
         for label, key in (("AP", "ap"), ("AP50", "ap50")):
             if figures.get(key) is not None:

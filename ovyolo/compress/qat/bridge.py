@@ -83,7 +83,7 @@ def hooks_of(module: nn.Module) -> dict[str, nn.Module]:
     One quantizer may stand in several places, and then has several names.
     """
     storage = module._modules.get(HOOKS)
-    return {} if storage is None else dict(storage.named_hooks(remove_duplicate=False))  # type: ignore[operator]
+    return {} if storage is None else dict(storage.named_hooks(remove_duplicate=False))
 
 
 def without_hooks(network: Network) -> Network:

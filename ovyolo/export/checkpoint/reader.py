@@ -85,7 +85,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     path = Path(path)
     tree = load_tree(path)
     try:
-        if is_own(tree):
+        if isinstance(tree, dict) and is_own(tree):
             tree = tree_of(tree)
         model, which = _choose(tree)
         head = check_detector(model)

@@ -1,0 +1,103 @@
+"""The steps of a compression side by side: what each costs in time, bytes and multiplications."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ovyolo.compress.channels import costs_of
+from ovyolo.compress.executed import executed_precisions, summarize_executed
+from ovyolo.compress.judge import run_pictures
+from ovyolo.compress.latency import measure_latency
+from ovyolo.compress.qat.insert import picture_tensors
+from ovyolo.compress.qat.quantizers import is_quantized
+from ovyolo.compress.qat.sparsify import is_sparse, zeros
+from ovyolo.compress.qat.to_ir import trained_ir
+from ovyolo.export.portable import save_ir
+from ovyolo.runtime import open_session
+from ovyolo.train.network import Network
+
+if TYPE_CHECKING:
+    import openvino
+
+    from ovyolo.card import Card
+
+__all__ = ["check_ir", "form_of", "line_up"]
+
+
+def form_of(network: Network, imgsz: tuple[int, int]) -> tuple[openvino.Model, Card]:
+    """The network as it runs."""
+    if is_quantized(network) or is_sparse(network):
+        return trained_ir(network, imgsz)
+    from ovyolo.export.graph import build_model
+
+    return build_model(network.checkpoint(Path("network.pt")), imgsz)
+
+
+def line_up(
+    networks: Mapping[str, Network], imgsz: tuple[int, int], folder: Path, made: dict[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Write every network's IR to ``folder`` and measure them in turn, the first being what others are compared with.
+
+    Returns:
+        By name: ``ms``, ``speedup``, ``macs``, ``params``, ``bytes`` of the ``.bin``, ``zipped``, ``zeros``,
+        ``precisions`` (how many operations compute in which).
+    """
+    found: dict[str, dict[str, Any]] = {}
+    paths: dict[str, Path] = {}
+    for name, network in networks.items():
+        model, card = form_of(network, imgsz)
+        path = folder / f"{name.replace(' ', '-')}.xml"
+        save_ir(model, replace(card, made={**made, "step": name}), path)
+        paths[name] = path
+        plain = costs_of(network, imgsz)
+        weights = path.with_suffix(".bin")
+        found[name] = {
+            "macs": plain.macs, "params": plain.params, "bytes": weights.stat().st_size, "zipped": _zipped(weights),
+            "zeros": round(zeros(network).get("", 0.0), 4) if is_sparse(network) else 0.0, "file": path.name,
+        }  # fmt: skip
+    with ExitStack() as stack:
+        sessions = {}
+        for name, path in paths.items():
+            session, _ = open_session(path, "CPU", slots=1)
+            sessions[name] = stack.enter_context(closing(session))
+            found[name]["precisions"] = summarize_executed(executed_precisions(session.compiled))
+        picture = np.random.default_rng(0).integers(0, 256, (*imgsz, 3), np.uint8)
+        told = measure_latency(sessions, picture)
+    for name, one in found.items():
+        one["ms"] = told["ms"][name]
+        one["speedup"] = told["speedup"].get(name, 1.0)
+    return found
+
+
+def check_ir(
+    network: Network, model: openvino.Model, card: Card, pictures: Sequence[NDArray[np.uint8]]
+) -> dict[str, float]:
+    """How far the IR is from PyTorch on real pictures: by level, the largest difference in standard deviations."""
+    heads = run_pictures(model, card, pictures)
+    worst = dict.fromkeys(card.head.outputs, 0.0)
+    with torch.no_grad():
+        for picture, ours in zip(picture_tensors(pictures), heads, strict=True):
+            theirs = sorted((head.numpy() for head in network(picture)), key=lambda head: -head.shape[2])
+            for name, a, b in zip(card.head.outputs, ours, theirs, strict=True):
+                worst[name] = max(worst[name], float(np.sqrt(np.mean((a - b) ** 2)) / b.std()))
+    return {name: round(value, 6) for name, value in worst.items()}
+
+
+def _zipped(path: Path) -> int:
+    """Bytes when packed as a zip archive packs at its best."""
+    packed = path.with_suffix(".zip.tmp")
+    try:
+        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+            archive.write(path, path.name)
+        return packed.stat().st_size
+    finally:
+        packed.unlink(missing_ok=True)

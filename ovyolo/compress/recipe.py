@@ -1,0 +1,169 @@
+"""What ``compress`` does, as one small value: from keyword arguments, from YAML, and beside every result."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ovyolo.errors import DataError, DimensionError
+
+if TYPE_CHECKING:
+    from ovyolo.compress.channels import Target
+
+__all__ = ["FAST", "Recipe", "read_recipe"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to compress. Each step is left out when its number is 0.
+
+    Args:
+        speedup: how many times faster than the FP32 original the result is to be, all steps together, measured on this
+            machine; channels go until it is. None: as one of the next three says.
+        channels, macs, params: the share of them that goes, instead of a speedup.
+        criterion: by what channels are ranked: ``"taylor"``, ``"l1"``, ``"l2"`` or ``"bn"``.
+        prune_steps: rounds of pruning, with ``prune_epochs`` of training after each but the last.
+        prune_epochs: see there.
+        recover_epochs: training after the channels are gone.
+        sparsity: the share of weights that become zero on top; they make a zipped file smaller, nothing faster.
+        sparsify: ``"global"`` or ``"local"`` magnitude.
+        sparsify_epochs: of training while weights become zero.
+        quantize: whether the result is INT8.
+        qat_epochs: of training with quantizers; 0 stops at post-training quantization.
+        keep_float: layers that stay in floating point, such as ``"model.24"``.
+        distill: how much the heads of the uncompressed network count beside the labels; 0 for labels alone.
+        lr: learning rate of the training between; ``qat_lr`` of that with quantizers.
+        batch: pictures a step.
+        calibration: pictures by which ranges are set.
+        baseline: also train the uncompressed network for as many epochs, for an honest comparison.
+        max_drop: points of AP that may be lost against the original; more, and nothing is written. None: any.
+        seed: of everything.
+
+    Raises:
+        DimensionError: an argument is out of range.
+
+    Example:
+        >>> from ovyolo.compress.recipe import Recipe
+        >>> Recipe(speedup=None, macs=0.5).prune_target()
+        ('macs', 0.5)
+    """
+
+    speedup: float | None = 3.0
+    channels: float | None = None
+    macs: float | None = None
+    params: float | None = None
+    criterion: str = "taylor"
+    prune_steps: int = 3
+    prune_epochs: int = 1
+    recover_epochs: int = 20
+    sparsity: float = 0.0
+    sparsify: str = "global"
+    sparsify_epochs: int = 4
+    quantize: bool = True
+    qat_epochs: int = 3
+    keep_float: tuple[str, ...] = ()
+    distill: float = 1.0
+    lr: float = 0.005
+    qat_lr: float = 0.0005
+    batch: int = 16
+    calibration: int = 128
+    baseline: bool = True
+    max_drop: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self.prune_target()
+        for name in ("prune_steps", "batch", "calibration"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "a whole number from 1")
+        for name in ("prune_epochs", "recover_epochs", "sparsify_epochs", "qat_epochs", "seed"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "a whole number from 0")
+        for name in ("lr", "qat_lr"):
+            _require(0 < getattr(self, name) < 1, name, getattr(self, name), "a number above 0")
+        _require(0 <= self.sparsity < 1, "sparsity", self.sparsity, "a share from 0 to below 1")
+        _require(self.distill >= 0, "distill", self.distill, "a number from 0")
+        _require(self.criterion in ("taylor", "l1", "l2", "bn"), "criterion", self.criterion, "taylor, l1, l2 or bn")
+        _require(self.sparsify in ("global", "local"), "sparsify", self.sparsify, "global or local")
+        _require(self.max_drop is None or 0 <= self.max_drop <= 100, "max_drop", self.max_drop, "points from 0 to 100")
+
+    def prune_target(self) -> tuple[str, float] | None:
+        """What channels go for: ``(kind, number)``, None where none go.
+
+        Raises:
+            DimensionError: several are given, or one is out of range.
+        """
+        given = {name: getattr(self, name) for name in ("speedup", "channels", "macs", "params")}
+        wanted = {name: value for name, value in given.items() if value}
+        if len(wanted) > 1 and self.speedup == Recipe.speedup:
+            wanted.pop("speedup", None)  # the default gives way to what was asked for
+        if len(wanted) > 1:
+            raise DimensionError(f"{' and '.join(wanted)} are given: channels go for one target only")
+        if not wanted:
+            return None
+        ((kind, value),) = wanted.items()
+        if kind == "speedup":
+            _require(value > 1, kind, value, "a number above 1")
+        else:
+            _require(0 < value < 1, kind, value, "a share above 0 and below 1")
+        return kind, float(value)
+
+    @property
+    def epochs(self) -> int:
+        """Of training in all."""
+        pruning = (self.prune_steps - 1) * self.prune_epochs if self.prune_target() else 0
+        zeros = self.sparsify_epochs if self.sparsity else 0
+        return pruning + self.recover_epochs + zeros + (self.qat_epochs if self.quantize else 0)
+
+    def channel_target(self, kind: str, value: float) -> Target:
+        """As the channels' room takes it."""
+        from ovyolo.compress.channels import Target
+
+        return Target(**{kind: value})
+
+    def to_json(self) -> str:
+        """As text."""
+        return json.dumps(asdict(self), indent=1)
+
+
+def read_recipe(path: str | Path, base: Recipe | None = None) -> Recipe:
+    """A recipe from a YAML or JSON file: a mapping of :class:`Recipe`'s names; what it leaves out is as in ``base``.
+
+    Raises:
+        DataError: the file cannot be read, or names something that a recipe has not.
+        DimensionError: a value is out of range.
+    """
+    import yaml
+
+    path = Path(path)
+    try:
+        told = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise DataError(f"{path} is no recipe that can be read: {reason}") from error
+    return changed(base or Recipe(), told or {}, str(path))
+
+
+def changed(base: Recipe, changes: Any, source: str) -> Recipe:
+    """``base`` with some values changed by name."""
+    known = {field.name for field in fields(Recipe)}
+    if not isinstance(changes, dict) or not set(changes) <= known:
+        wrong = sorted(set(changes) - known) if isinstance(changes, dict) else [repr(changes)[:40]]
+        raise DataError(f"{source} has {wrong[0]!r}, which no recipe has: known are {', '.join(sorted(known))}")
+    if "keep_float" in changes:
+        changes = {**changes, "keep_float": tuple(changes["keep_float"] or ())}
+    if any(changes.get(name) for name in ("channels", "macs", "params")) and "speedup" not in changes:
+        changes = {**changes, "speedup": None}
+    try:
+        return replace(base, **changes)
+    except TypeError as error:
+        raise DataError(f"{source} has a value of the wrong kind: {error}") from error
+
+
+def _require(holds: bool, name: str, value: Any, takes: str) -> None:
+    if not holds:
+        raise DimensionError(f"{name} is {value}; it takes {takes}")
+
+
+FAST = replace(Recipe(), prune_steps=1, recover_epochs=4, qat_epochs=1, baseline=False, speedup=2.5)
+"""For a result within the hour: fewer epochs, less asked for, no baseline."""
