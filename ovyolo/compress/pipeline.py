@@ -187,7 +187,7 @@ class Compression:
             measured[name] = self.journal.measured[name]
             self.say(f"{name}: done before: {_told(measured[name])}")
             return load_trained(path)[0]
-        network = work().to("cpu").eval()
+        network = work().to("cpu", memory_format=torch.contiguous_format).eval()
         plain = not is_quantized(network) and not is_sparse(network)
         save_network(network, path) if plain else save_trained(network, path)
         measured[name] = self.journal.keep(name, (self.judge if plain else self.judge_trained)(network))
@@ -301,7 +301,7 @@ class Compression:
         rise = MagnitudeSchedule(sparse, recipe.sparsity, max(1, recipe.sparsify_epochs - 1), how=recipe.sparsify)
         return self.tuning.run(
             sparse, self.folder / "sparsify", title="zeros, epoch", epochs=recipe.sparsify_epochs, lr=recipe.lr / 2,
-            judge=self.judge_trained, save=_save_trained, before_epoch=rise.step, best_after=recipe.sparsify_epochs - 1,
+            judge=self.judge_trained, save=_save_trained, before_epoch=rise.step, best_after=recipe.sparsify_epochs - 1, channels_last=False,
         )[0]  # fmt: skip
 
     def _quantize(self, network: Network) -> Network:

@@ -68,6 +68,7 @@ class Trainer:
         before_epoch: called with the number of epochs done, such as to choose which weights are masked.
         after_step: called whenever the weights have changed, such as to keep them within limits.
         best_after: epochs before the best is looked for, such as while more and more weights become zero.
+        channels_last: lay weights out so that convolutions are fast; NNCF cannot choose masks of such weights.
         title: what the epochs are called in progress.
         team: where to compute.
         quiet: no progress.
@@ -88,12 +89,14 @@ class Trainer:
         before_epoch: Callable[[int], object] = lambda done: None,
         after_step: Callable[[], object] = lambda: None,
         best_after: int = 0,
+        channels_last: bool = True,
         title: str = "epoch",
         team: Team | None = None,
         quiet: bool = True,
     ) -> None:
         self.team = team or Team(torch.device("cpu"))
-        self.module = module.to(self.team.device, memory_format=torch.channels_last)
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.module = module.to(self.team.device, memory_format=layout)
         self.pictures, self.loss, self.settings, self.folder = pictures, loss, settings, folder
         self._judge, self._save, self._title = judge, save, title
         self._before_epoch, self._after_step, self._best_after = before_epoch, after_step, best_after

@@ -1,0 +1,131 @@
+"""``ovyolo compress`` from end to end, on squares: what comes out is what the report says."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed: compression is not tested")
+pytest.importorskip("nncf", reason="nncf is not installed: compression is not tested")
+
+from reference.squares import write_squares  # noqa: E402
+
+import ovyolo.compress.pipeline  # noqa: E402
+from ovyolo import Detector  # noqa: E402
+from ovyolo.cli import main  # noqa: E402
+from ovyolo.compress.qat.state import load_trained  # noqa: E402
+from ovyolo.runtime import read_model  # noqa: E402
+from ovyolo.train.architecture import new_network  # noqa: E402
+from ovyolo.train.network import save_network  # noqa: E402
+
+pytestmark = pytest.mark.slow  # quantizers in PyTorch are compiled at their first use on a machine
+
+OPTIONS = [
+    "--imgsz", "64", "--batch", "8", "--precision", "f32", "--device", "cpu", "--macs", "0.4", "--prune-steps", "2",
+    "--recover-epochs", "1", "--qat-epochs", "1", "--sparsity", "0.3",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("compress")
+    data = write_squares(folder / "squares", train=16, val=6)
+    checkpoint = save_network(new_network("n", ["bright", "dark"], seed=2), folder / "best.pt")
+    return checkpoint, data
+
+
+@pytest.fixture(scope="module")
+def done(inputs, tmp_path_factory):
+    checkpoint, data = inputs
+    output = tmp_path_factory.mktemp("out") / "small.xml"
+    recipe = output.with_name("recipe.yaml")
+    recipe.write_text("sparsify_epochs: 2\n")
+    words = ["compress", str(checkpoint), "--data", str(data), "-o", str(output), "--recipe", str(recipe), *OPTIONS]
+    assert main(words) == 0
+    return output, words, json.loads(output.with_suffix(".compress.json").read_text())
+
+
+def test_every_step_is_measured(done):
+    _, _, report = done
+    names = [step["name"] for step in report["steps"]]
+    assert names == ["original", "trained on", "pruned", "recovered", "sparse", "INT8", "INT8 trained"]
+    first, last = report["steps"][0], report["steps"][-1]
+    assert last["macs"] <= 0.62 * first["macs"] and last["params"] < first["params"]
+    assert 0 < last["bytes"] < 0.4 * first["bytes"] and last["zipped"] < last["bytes"]
+    assert last["precisions"].keys() <= {"u8", "i8"} and set(first["precisions"]) == {"f32"}
+    assert max(report["torch_against_ir"].values()) < 0.05
+
+
+def test_channels_and_zeros_are_really_gone(done):
+    import openvino as ov
+
+    output, _, report = done
+    model, card = read_model(output, ov.Core())
+    assert card.precision == "INT8" and card.made["compressed"]["drop"] == report["drop"]
+    weights = [
+        node.get_data() for node in model.get_ordered_ops()
+        if node.get_type_name() == "Constant" and node.get_output_element_type(0) == ov.Type.i8
+    ]  # fmt: skip
+    assert len(weights) == 60
+    dense = sum(p.numel() for p in new_network("n", ["bright", "dark"]).parameters() if p.ndim == 4)
+    assert sum(w.size for w in weights) < 0.65 * dense
+    zeros = sum(int((w == 0).sum()) for w in weights) / sum(w.size for w in weights)
+    assert zeros >= report["steps"][-1]["zeros"] - 0.005 >= 0.25
+
+
+def test_the_result_detects_and_its_checkpoint_goes_on(done):
+    output, _, _ = done
+    assert Detector(output)(np.zeros((40, 50, 3), np.uint8)).xyxy.shape[1] == 4
+    network, _ = load_trained(output.with_suffix(".pt"))
+    assert network.names == ("bright", "dark")
+    page = output.with_suffix(".compress.html").read_text()
+    assert "INT8 trained" in page and "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_steps_that_are_done_are_not_done_again(done, capsys, monkeypatch):
+    output, words, before = done
+
+    def fail(*_args, **_kwargs):
+        raise AssertionError("a finished step was done again")
+
+    for name in ("_prune", "_recover", "_sparsify", "_quantize", "_train_quantized", "_baseline"):
+        monkeypatch.setattr(ovyolo.compress.pipeline.Compression, name, fail)
+    output.unlink()
+    assert main(words) == 0
+    assert capsys.readouterr().err.count("done before") == 6
+    after = json.loads(output.with_suffix(".compress.json").read_text())
+    assert [step["ap"] for step in after["steps"]] == [step["ap"] for step in before["steps"]]
+
+
+def test_a_budget_that_is_not_met_writes_nothing(inputs, tmp_path, capsys):
+    checkpoint, data = inputs
+    output = tmp_path / "none.xml"
+    words = ["compress", str(checkpoint), "--data", str(data), "-o", str(output), *OPTIONS[:12], "--no-quantize"]
+    words += ["--recover-epochs", "0", "--no-baseline", "--max-drop", "0"]
+
+    def worse(self, network, scores=iter([50.0, 40.0])):  # noqa: B008
+        return {**dict.fromkeys(("ap50", "ap75", "ap_small"), 1.0), "ap": next(scores), "classes": {}}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ovyolo.compress.pipeline.Validation, "__call__", worse)
+        assert main(words) == 2
+    assert "10.00 points" in capsys.readouterr().err and not output.exists()
+
+
+def test_a_speed_that_cannot_be_had(inputs, tmp_path, capsys):
+    checkpoint, data = inputs
+    words = ["compress", str(checkpoint), "--data", str(data), "-o", str(tmp_path / "x.xml"), *OPTIONS[:8]]
+    assert main([*words, "--speedup", "50", "--no-quantize", "--no-baseline", "--criterion", "l1"]) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "cannot be reached" in said and "times" in said and not (tmp_path / "x.xml").exists()
+
+
+def test_data_of_other_classes_is_refused(inputs, tmp_path, capsys):
+    _, data = inputs
+    other = save_network(new_network("n", ["bolt"]), tmp_path / "bolts.pt")
+    assert main(["compress", str(other), "--data", str(data), "-o", str(tmp_path / "x.xml"), *OPTIONS]) == 2
+    said = capsys.readouterr().err
+    assert "bolt" in said and "bright" in said and "Traceback" not in said
