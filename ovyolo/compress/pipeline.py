@@ -301,7 +301,8 @@ class Compression:
         rise = MagnitudeSchedule(sparse, recipe.sparsity, max(1, recipe.sparsify_epochs - 1), how=recipe.sparsify)
         return self.tuning.run(
             sparse, self.folder / "sparsify", title="zeros, epoch", epochs=recipe.sparsify_epochs, lr=recipe.lr / 2,
-            judge=self.judge_trained, save=_save_trained, before_epoch=rise.step, best_after=recipe.sparsify_epochs - 1, channels_last=False,
+            judge=self.judge_trained, save=_save_trained, before_epoch=rise.step,
+            best_after=recipe.sparsify_epochs - 1, channels_last=False,
         )[0]  # fmt: skip
 
     def _quantize(self, network: Network) -> Network:
