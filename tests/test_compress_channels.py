@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed: channels 
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 from reference import torch_yolo as ref  # noqa: E402
-from test_graph_layers import BLOCK, GENERATIONS, one_level, save  # noqa: E402
+from test_graph_layers import BLOCK, GENERATIONS, STEM, one_level, save  # noqa: E402
 from torch import nn  # noqa: E402
 
 from ovyolo.compress.channels import (  # noqa: E402
@@ -167,6 +167,15 @@ def test_blocks(name: str, tmp_path: Path) -> None:
     small = check(dense, plan, tmp_path / "small.pt")
     if name != "Sigmoid":  # which makes a half of zero
         assert_equal(heads(small), heads(silence(dense, dropped(plan))))
+
+
+@pytest.mark.parametrize("name", STEM)
+def test_first_layers(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(4)
+    dense = network_of(one_level(STEM[name]().eval(), ref.C3(16, 16).eval()), tmp_path)
+    plan = small_plan(dense)
+    small = check(dense, plan, tmp_path / "small.pt")
+    assert_equal(heads(small), heads(silence(dense, dropped(plan))))
 
 
 @pytest.mark.parametrize("name", WEIGHTS)
