@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: channels are pruned with it")
+from hypothesis import given, settings  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
 from reference import torch_yolo as ref  # noqa: E402
-from test_graph_layers import BLOCK, GENERATIONS, one_level, save  # noqa: E402
+from test_graph_layers import BLOCK, GENERATIONS, STEM, one_level, save  # noqa: E402
 from torch import nn  # noqa: E402
 
 from ovyolo.compress.channels import (  # noqa: E402
@@ -165,12 +169,46 @@ def test_blocks(name: str, tmp_path: Path) -> None:
         assert_equal(heads(small), heads(silence(dense, dropped(plan))))
 
 
+@pytest.mark.parametrize("name", STEM)
+def test_first_layers(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(4)
+    dense = network_of(one_level(STEM[name]().eval(), ref.C3(16, 16).eval()), tmp_path)
+    plan = small_plan(dense)
+    small = check(dense, plan, tmp_path / "small.pt")
+    assert_equal(heads(small), heads(silence(dense, dropped(plan))))
+
+
 @pytest.mark.parametrize("name", WEIGHTS)
 def test_real_weights(name: str, shared: Path, tmp_path: Path) -> None:
     dense = load_network(shared / "weights" / name).eval()
     plan = plan_pruning(dense, Target(macs=0.4), SIZE, criterion="l1", protect=0)
     small = check(dense, plan, tmp_path / "small.pt")
     assert_equal(heads(small), heads(silence(dense, dropped(plan))))
+
+
+@given(st.sampled_from(sorted(GENERATIONS)), st.integers(0, 2**32))
+@settings(max_examples=8, deadline=None)
+def test_any_choice_is_exact(name: str, seed: int) -> None:
+    """Not only plans of ours: whatever is left of each group, one unit at least."""
+    random = Random(seed)
+    with TemporaryDirectory() as folder:
+        dense = generation(name, Path(folder))
+    groups = find_groups(dense, protect=0)
+    keep = {
+        group.name: sorted(random.sample(range(group.size), random.randint(1, group.size)))
+        for group in groups.prunable().values()
+        if random.random() < 0.7
+    }
+    plan = Plan(keep, {group.name: group.size for group in groups.groups.values()}, {}, {}, 0.0, "", {}, {})
+    small = apply_plan(dense, Plan.from_json(plan.to_json()))
+    for group_name, units in keep.items():
+        where, spots = next((slot[0], spots) for slot, spots in groups.groups[group_name].members.items()
+                            if slot[1] == "out")  # fmt: skip
+        gone = (len(spots) - len(units)) * len(spots[0])
+        assert small.get_submodule(where).out_channels == dense.get_submodule(where).out_channels - gone
+    found = heads(small)
+    for a, b in zip(found, heads(silence(dense, dropped(plan))), strict=True):
+        assert float(np.abs(a - b).max()) <= 2e-5 * max(1.0, float(np.abs(b).max()))
 
 
 def test_what_belongs_together(tmp_path: Path) -> None:

@@ -4,8 +4,9 @@ from ovyolo.compress.channels.apply import apply_plan, masked
 from ovyolo.compress.channels.costs import Costs, LayerCost, costs_of
 from ovyolo.compress.channels.criteria import CRITERIA, Scores, channel_scores
 from ovyolo.compress.channels.groups import Group, Groups, find_groups
+from ovyolo.compress.channels.measure import layer_times, profile_network
 from ovyolo.compress.channels.plan import Plan, amounts_of, plan_pruning
-from ovyolo.compress.channels.profile import LayerTime, Profile, layer_times, profile_network
+from ovyolo.compress.channels.profile import LayerTime, Profile
 from ovyolo.compress.channels.recalibrate import recalibrate
 from ovyolo.compress.channels.sensitivity import limits_from, sensitivity
 from ovyolo.compress.channels.shrinking import Amounts

@@ -91,7 +91,7 @@ class Chooser:
 
         if reached(1.0) < target.value:
             raise _missed(target, reached(1.0))
-        shares = sorted({0.0, *(step / 400 for step in range(401))})
+        shares = [step / 400 for step in range(401)]
         low, high = 0, len(shares) - 1
         while low < high:
             middle = (low + high) // 2

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from ovyolo.compress.channels.trace import Convolution, Slot, trace
+from ovyolo.compress.channels.trace import Convolution, Slot
+from ovyolo.compress.channels.walk import trace
 from ovyolo.errors import DimensionError
 from ovyolo.train.network import Network
 
