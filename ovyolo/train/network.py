@@ -207,9 +207,7 @@ def save_atomically(content: Any, path: Path) -> Path:
             Path(draft).unlink(missing_ok=True)
             raise
     except (OSError, RuntimeError) as error:
-        raise CheckpointError(
-            f"{path} cannot be written: {reason_of(error)}; the earlier one is still whole"
-        ) from error
+        raise CheckpointError(f"{path} cannot be written: {reason_of(error)}; the earlier one is still whole") from error
     return path
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -44,7 +45,7 @@ def load_nncf_torch() -> Any:
     os.environ.setdefault(TIMEOUT, PATIENCE)
     nncf = load_nncf()
     try:
-        import nncf.torch
+        import_module("nncf.torch")
     except ImportError as error:
         raise OvyoloError(
             f"training with quantizers needs NNCF's PyTorch side ({error}): `pip install 'ovyolo[compress]'`"

@@ -1,0 +1,220 @@
+"""What quantizers in PyTorch cost and gain: calibrated, trained for some steps, and the IRs' latency in turn.
+
+    python benchmarks/trained_quantizers.py best.pt --data data.yaml
+
+Training here is distillation from the FP32 network alone, on letterboxed pictures of the train split, without
+augmentation: it shows that training works, not what it reaches. See benchmarks/README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov
+import torch
+from torch import Tensor
+
+from ovyolo.compress.calibration import choose_calibration
+from ovyolo.compress.distill import head_loss
+from ovyolo.compress.folded import load_folded
+from ovyolo.compress.judge import Judge, compile_session
+from ovyolo.compress.latency import measure_latency
+from ovyolo.compress.qat.check import check_ir
+from ovyolo.compress.qat.insert import insert_quantizers, picture_tensors
+from ovyolo.compress.qat.quantizers import PairGuard, freeze_batch_norms, parameter_groups
+from ovyolo.compress.qat.sparsify import sparsify
+from ovyolo.compress.qat.to_ir import trained_ir
+from ovyolo.compress.refine import Quantizer
+from ovyolo.compress.scheme import Scheme
+from ovyolo.compress.stages import Stages
+from ovyolo.dataset import load_dataset
+from ovyolo.export.portable import save_ir
+from ovyolo.runtime import read_model
+from ovyolo.train.fusing import fuse_batch_norms
+from ovyolo.train.network import Network, load_network
+
+OVERFLOW = {"pairs": Scheme(rounding="nearest"), "half": Scheme(rounding="nearest", overflow="half")}
+RATES = {"weights": 1.0, "biases": 1.0, "norms": 1.0, "quantizers": 0.1, "masks": 0.0}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("weights", help="a .pt that trains")
+    parser.add_argument("--data", required=True, help="its data.yaml")
+    parser.add_argument("--imgsz", type=int, default=640)
+    parser.add_argument("--calib", type=int, default=64, help="calibration pictures")
+    parser.add_argument("--pictures", type=int, default=160, help="training pictures")
+    parser.add_argument("--steps", type=int, default=40, help="training steps")
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--lr", type=float, default=2e-4)
+    parser.add_argument("--limit", type=int, help="judge by at most so many pictures")
+    parser.add_argument("--zeros", type=float, default=0.4, help="share of zeros in the sparse network")
+    parser.add_argument("--only", nargs="*", help="only rows whose names hold one of these words")
+    parser.add_argument("--latency", action="store_true", help="measure latencies, too; wants an idle machine")
+    parser.add_argument("--json", type=Path, help="write the rows there")
+    parser.add_argument("--smoke", action="store_true", help="shows that it runs; its numbers mean nothing")
+    arguments = parser.parse_args()
+    if arguments.smoke:
+        for name, value in (
+            ("imgsz", 128),
+            ("calib", 8),
+            ("pictures", 8),
+            ("steps", 2),
+            ("limit", 8),
+            ("only", ["pairs, fused"]),
+        ):
+            setattr(arguments, name, value)
+    study = Study(arguments)
+    study.run()
+    if arguments.json:
+        arguments.json.write_text(json.dumps(study.rows, indent=1))
+
+
+class Study:
+    """Rows of a table, each a network."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.arguments = arguments
+        self.rows: list[dict[str, Any]] = []
+        size = (arguments.imgsz, arguments.imgsz)
+        dataset = load_dataset(arguments.data, limit=arguments.limit).checked()
+        calibration, dataset = choose_calibration(dataset, size, data=Path(arguments.data), count=arguments.calib)
+        training, _ = choose_calibration(dataset, size, data=Path(arguments.data), count=arguments.pictures)
+        self.pictures, self.training = calibration.pictures, training.pictures
+        self.fp32, self.card = load_folded(Path(arguments.weights), size)
+        self.judge = Judge(dataset, self.card)
+        self.network = load_network(arguments.weights).eval()
+        self.models: dict[str, tuple[ov.Model, Any]] = {"FP32": (self.fp32, self.card)}
+        print(
+            f"torch {torch.__version__}, openvino {ov.__version__.split('-')[0]}, {len(dataset)} pictures to judge by, "
+            f"{len(self.pictures)} to calibrate, {len(self.training)} to train on, {size[0]} px"
+        )
+        print(f"{'':34} {'AP':>6} {'AP50':>6} {'.bin MB':>8}  heads (float, executed)  8-bit  seconds")
+
+    def wanted(self, name: str) -> bool:
+        return not self.arguments.only or any(word in name for word in self.arguments.only)
+
+    def run(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            self.folder = Path(folder)
+            self.judged("FP32", self.fp32, self.card, time.perf_counter())
+            self.openvino_side()
+            self.torch_side()
+            if self.arguments.latency:
+                self.latency()
+
+    def openvino_side(self) -> None:
+        quantizer = Quantizer(self.fp32, self.pictures, Stages())
+        for name, scheme in {"default": Scheme(), **OVERFLOW}.items():
+            title = f"PTQ by OpenVINO, {name}"
+            if self.wanted(title):
+                began = time.perf_counter()
+                self.judged(title, quantizer(scheme), self.card, began)
+
+    def torch_side(self) -> None:
+        calibration = picture_tensors(self.pictures)
+        forms = {"fused": fuse_batch_norms(self.network), "batch norms frozen": self.network}
+        for form, network in forms.items():
+            for name, scheme in OVERFLOW.items():
+                title = f"PTQ by torch, {name}, {form}"
+                trained = f"QAT, {name}, {form}"
+                if not (self.wanted(title) or self.wanted(trained)):
+                    continue
+                began = time.perf_counter()
+                quantized = insert_quantizers(network, calibration, scheme=scheme)
+                self.converted(title, quantized, began)
+                if self.wanted(trained):
+                    self.trained(trained, quantized, forms["fused"])
+        title = f"QAT, pairs, fused, {self.arguments.zeros:.0%} zeros"
+        if self.wanted(title):
+            sparse = sparsify(forms["fused"], self.arguments.zeros)
+            self.trained(title, insert_quantizers(sparse, calibration), forms["fused"])
+
+    def trained(self, title: str, quantized: Network, teacher: Network) -> None:
+        began = time.perf_counter()
+        train(quantized, teacher, self.training, self.arguments)
+        self.converted(title, quantized, began)
+
+    def converted(self, title: str, network: Network, began: float) -> None:
+        model, card = trained_ir(network, self.arguments.imgsz)
+        self.judged(title, model, card, began, network)
+
+    def judged(self, title: str, model: ov.Model, card: Any, began: float, network: Network | None = None) -> None:
+        seconds = time.perf_counter() - began
+        path = save_ir(model, card, self.folder / f"{len(self.rows)}.xml")
+        model, card = read_model(path, ov.Core())
+        self.models[title] = model, card
+        figures = self.judge.score(self.judge.predict(model))
+        row: dict[str, Any] = {
+            "name": title,
+            "seconds": round(seconds, 1),
+            "bytes": path.with_suffix(".bin").stat().st_size,
+        }
+        row |= {key: figures[key] for key in ("ap", "ap50")}
+        words = ""
+        if network is not None:
+            checked = check_ir(network, model, card, self.pictures[:4])
+            assert not checked["lost_zeros"] and not checked["overflowing"], checked
+            row |= {key: checked[key] for key in ("float_error", "executed_error", "in_8_bits", "layers", "zeros")}
+            words = f"{row['float_error']:11.5f} {row['executed_error']:11.5f} {row['in_8_bits']:6d}/{row['layers']}"
+        self.rows.append(row)
+        print(
+            f"{title:34} {row['ap']:6.2f} {row['ap50']:6.2f} {row['bytes'] / 1e6:8.2f}  {words:32} {seconds:7.1f}",
+            flush=True,
+        )
+
+    def latency(self) -> None:
+        sessions = {name: compile_session(model, card) for name, (model, card) in self.models.items()}
+        found = measure_latency(sessions, self.pictures[0], rounds=60, seconds=150)
+        print(
+            f"{found['processor']}, {found['cores']} cores, {found['instructions']}; {found['rounds']} rounds in turn"
+        )
+        for name, milliseconds in found["ms"].items():
+            print(f"{name:34} {milliseconds:8.2f} ms  {found['speedup'].get(name, 1.0):6.3f} times as fast as FP32")
+        self.rows.append({"name": "latency", **found})
+
+
+def train(network: Network, teacher: Network, pictures: Sequence[Any], arguments: argparse.Namespace) -> None:
+    """Some steps of distillation, in place: SGD, cosine, batch norms frozen, gradients clipped."""
+    rng = np.random.default_rng(0)
+    teacher = copy.deepcopy(teacher).eval()
+    guard = PairGuard(network)
+    groups = [
+        {"params": group, "lr": arguments.lr * RATES[name]}
+        for name, group in parameter_groups(network).items()
+        if group
+    ]
+    optimizer = torch.optim.SGD(groups, momentum=0.9)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, arguments.steps)
+    network.train()
+    freeze_batch_norms(network)
+    for _ in range(arguments.steps):
+        batch = batch_of(pictures, rng, arguments.batch)
+        with torch.no_grad():
+            wanted = teacher(batch)
+        loss = head_loss(network(batch), wanted)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 10.0)
+        optimizer.step()
+        schedule.step()
+        guard()
+    network.eval()
+
+
+def batch_of(pictures: Sequence[Any], rng: np.random.Generator, size: int) -> Tensor:
+    """Random pictures, some of them mirrored."""
+    chosen = [pictures[i] for i in rng.integers(0, len(pictures), size)]
+    return torch.cat(picture_tensors([p[:, ::-1] if rng.random() < 0.5 else p for p in chosen]))
+
+
+if __name__ == "__main__":
+    main()
