@@ -23,7 +23,6 @@ import torch
 from torch import Tensor
 
 from ovyolo.compress.calibration import choose_calibration
-from ovyolo.compress.distill import head_loss
 from ovyolo.compress.folded import load_folded
 from ovyolo.compress.judge import Judge, compile_session
 from ovyolo.compress.latency import measure_latency
@@ -38,6 +37,7 @@ from ovyolo.compress.stages import Stages
 from ovyolo.dataset import load_dataset
 from ovyolo.export.portable import save_ir
 from ovyolo.runtime import read_model
+from ovyolo.train.distill import head_loss
 from ovyolo.train.fusing import fuse_batch_norms
 from ovyolo.train.network import Network, load_network
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ pytest.importorskip("nncf", reason="NNCF is not installed: training with quantiz
 from reference.fresh import run_python  # noqa: E402
 from reference.tiny_network import tiny_network, tiny_pictures  # noqa: E402
 
-from ovyolo.compress.distill import head_loss  # noqa: E402
 from ovyolo.compress.qat.bridge import HOOKS, hooks_of  # noqa: E402
 from ovyolo.compress.qat.insert import TRAINED, insert_quantizers, picture_tensors  # noqa: E402
 from ovyolo.compress.qat.quantizers import (  # noqa: E402
@@ -41,7 +41,10 @@ from ovyolo.compress.qat.sparsify import (  # noqa: E402
 from ovyolo.compress.rounding import PAIR_LIMIT  # noqa: E402
 from ovyolo.compress.scheme import Scheme  # noqa: E402
 from ovyolo.errors import DimensionError, OvyoloError, UnsupportedModelError  # noqa: E402
+from ovyolo.train.distill import head_loss  # noqa: E402
 from ovyolo.train.fusing import fuse_batch_norms  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 CALIBRATION = picture_tensors(tiny_pictures(4))
 
@@ -250,7 +253,7 @@ def test_the_schedule_is_exponential_and_stateless(network: Any) -> None:
     shares = [schedule.ratio(epoch) for epoch in range(6)]
     assert shares[0] == pytest.approx(0.1) and shares[4] == shares[5] == 0.6
     left = [1 - share for share in shares[:5]]
-    assert [b / a for a, b in zip(left, left[1:], strict=False)] == pytest.approx([(0.4 / 0.9) ** 0.25] * 4)
+    assert [b / a for a, b in pairwise(left)] == pytest.approx([(0.4 / 0.9) ** 0.25] * 4)
     schedule.step(3)
     first = {name: mask.clone() for name, mask in effective_weights(sparse).items()}
     schedule.step(4)

@@ -17,6 +17,8 @@ from ovyolo.export.graph import build_model  # noqa: E402
 from ovyolo.train.fusing import fuse_batch_norms  # noqa: E402
 from ovyolo.train.network import load_network, save_network  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def apart(one: list, other: list) -> float:
     """The largest difference, relative to the largest number."""

@@ -33,6 +33,8 @@ __all__ = [
 HOOKS = "__nncf_hooks"  # where NNCF keeps what it puts into a module
 
 TIMEOUT = "NNCF_EXTENSION_LOAD_TIMEOUT"
+# what NNCF computes tensors of PyTorch with; it looks once, and PyTorch may have been hidden then (`load_nncf`)
+TENSORS = tuple(f"nncf.tensor.functions.torch_{name}" for name in ("io", "linalg", "numeric"))
 PATIENCE = "900"  # seconds; the first use compiles C++, for minutes where the machine is busy
 
 
@@ -45,7 +47,8 @@ def load_nncf_torch() -> Any:
     os.environ.setdefault(TIMEOUT, PATIENCE)
     nncf = load_nncf()
     try:
-        import_module("nncf.torch")
+        for name in ("nncf.torch", *TENSORS):
+            import_module(name)
     except ImportError as error:
         raise OvyoloError(
             f"training with quantizers needs NNCF's PyTorch side ({error}): `pip install 'ovyolo[compress]'`"
