@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--zeros", type=float, default=0.4, help="share of zeros in the sparse network")
     parser.add_argument("--only", nargs="*", help="only rows whose names hold one of these words")
     parser.add_argument("--latency", action="store_true", help="measure latencies, too; wants an idle machine")
-    parser.add_argument("--json", type=Path, help="write the rows there")
+    parser.add_argument("--out", type=Path, help="keep IRs and rows there; rows that are there are not made again")
     parser.add_argument("--smoke", action="store_true", help="shows that it runs; its numbers mean nothing")
     arguments = parser.parse_args()
     if arguments.smoke:
@@ -72,44 +72,44 @@ def main() -> None:
             ("only", ["pairs, fused"]),
         ):
             setattr(arguments, name, value)
-    study = Study(arguments)
-    study.run()
-    if arguments.json:
-        arguments.json.write_text(json.dumps(study.rows, indent=1))
+    with tempfile.TemporaryDirectory() as folder:
+        Study(arguments, arguments.out or Path(folder)).run()
 
 
 class Study:
     """Rows of a table, each a network."""
 
-    def __init__(self, arguments: argparse.Namespace) -> None:
-        self.arguments = arguments
-        self.rows: list[dict[str, Any]] = []
+    def __init__(self, arguments: argparse.Namespace, folder: Path) -> None:
+        self.arguments, self.folder = arguments, folder
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = folder / "rows.json"
+        self.rows: dict[str, dict[str, Any]] = json.loads(kept.read_text()) if kept.is_file() else {}
         size = (arguments.imgsz, arguments.imgsz)
         dataset = load_dataset(arguments.data, limit=arguments.limit).checked()
         calibration, dataset = choose_calibration(dataset, size, data=Path(arguments.data), count=arguments.calib)
-        training, _ = choose_calibration(dataset, size, data=Path(arguments.data), count=arguments.pictures)
-        self.pictures, self.training = calibration.pictures, training.pictures
+        self.pictures, self.size, self.dataset = calibration.pictures, size, dataset
         self.fp32, self.card = load_folded(Path(arguments.weights), size)
         self.judge = Judge(dataset, self.card)
         self.network = load_network(arguments.weights).eval()
-        self.models: dict[str, tuple[ov.Model, Any]] = {"FP32": (self.fp32, self.card)}
         print(
             f"torch {torch.__version__}, openvino {ov.__version__.split('-')[0]}, {len(dataset)} pictures to judge by, "
-            f"{len(self.pictures)} to calibrate, {len(self.training)} to train on, {size[0]} px"
+            f"{len(self.pictures)} to calibrate, {arguments.pictures} to train on, {size[0]} px"
         )
-        print(f"{'':34} {'AP':>6} {'AP50':>6} {'.bin MB':>8}  heads (float, executed)  8-bit  seconds")
+        print(f"{'':36} {'AP':>6} {'AP50':>6} {'.bin MB':>8}  heads (float, executed)  8-bit  seconds")
 
     def wanted(self, name: str) -> bool:
+        if name in self.rows:
+            self.show(name)
+            return False
         return not self.arguments.only or any(word in name for word in self.arguments.only)
 
     def run(self) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            self.folder = Path(folder)
+        if self.wanted("FP32"):
             self.judged("FP32", self.fp32, self.card, time.perf_counter())
-            self.openvino_side()
-            self.torch_side()
-            if self.arguments.latency:
-                self.latency()
+        self.openvino_side()
+        self.torch_side()
+        if self.arguments.latency:
+            self.latency()
 
     def openvino_side(self) -> None:
         quantizer = Quantizer(self.fp32, self.pictures, Stages())
@@ -124,23 +124,26 @@ class Study:
         forms = {"fused": fuse_batch_norms(self.network), "batch norms frozen": self.network}
         for form, network in forms.items():
             for name, scheme in OVERFLOW.items():
-                title = f"PTQ by torch, {name}, {form}"
-                trained = f"QAT, {name}, {form}"
-                if not (self.wanted(title) or self.wanted(trained)):
+                title, trained = f"PTQ by torch, {name}, {form}", f"QAT, {name}, {form}"
+                wanted = self.wanted(title), self.wanted(trained)
+                if not any(wanted):
                     continue
                 began = time.perf_counter()
                 quantized = insert_quantizers(network, calibration, scheme=scheme)
-                self.converted(title, quantized, began)
-                if self.wanted(trained):
+                if wanted[0]:
+                    self.converted(title, quantized, began)
+                if wanted[1]:
                     self.trained(trained, quantized, forms["fused"])
-        title = f"QAT, pairs, fused, {self.arguments.zeros:.0%} zeros"
+        title = f"QAT, pairs, {self.arguments.zeros:.0%} zeros"
         if self.wanted(title):
             sparse = sparsify(forms["fused"], self.arguments.zeros)
             self.trained(title, insert_quantizers(sparse, calibration), forms["fused"])
 
     def trained(self, title: str, quantized: Network, teacher: Network) -> None:
         began = time.perf_counter()
-        train(quantized, teacher, self.training, self.arguments)
+        data, count = Path(self.arguments.data), self.arguments.pictures
+        training, _ = choose_calibration(self.dataset, self.size, data=data, count=count)
+        train(quantized, teacher, training.pictures, self.arguments)
         self.converted(title, quantized, began)
 
     def converted(self, title: str, network: Network, began: float) -> None:
@@ -148,38 +151,36 @@ class Study:
         self.judged(title, model, card, began, network)
 
     def judged(self, title: str, model: ov.Model, card: Any, began: float, network: Network | None = None) -> None:
-        seconds = time.perf_counter() - began
-        path = save_ir(model, card, self.folder / f"{len(self.rows)}.xml")
+        row: dict[str, Any] = {"seconds": round(time.perf_counter() - began, 1), "file": f"{len(self.rows)}.xml"}
+        path = save_ir(model, card, self.folder / row["file"])
         model, card = read_model(path, ov.Core())
-        self.models[title] = model, card
         figures = self.judge.score(self.judge.predict(model))
-        row: dict[str, Any] = {
-            "name": title,
-            "seconds": round(seconds, 1),
-            "bytes": path.with_suffix(".bin").stat().st_size,
-        }
-        row |= {key: figures[key] for key in ("ap", "ap50")}
-        words = ""
+        row |= {"bytes": path.with_suffix(".bin").stat().st_size, "ap": figures["ap"], "ap50": figures["ap50"]}
         if network is not None:
             checked = check_ir(network, model, card, self.pictures[:4])
             assert not checked["lost_zeros"] and not checked["overflowing"], checked
             row |= {key: checked[key] for key in ("float_error", "executed_error", "in_8_bits", "layers", "zeros")}
+        self.rows[title] = row
+        (self.folder / "rows.json").write_text(json.dumps(self.rows, indent=1))
+        self.show(title)
+
+    def show(self, title: str) -> None:
+        row = self.rows[title]
+        words = ""
+        if "layers" in row:
             words = f"{row['float_error']:11.5f} {row['executed_error']:11.5f} {row['in_8_bits']:6d}/{row['layers']}"
-        self.rows.append(row)
-        print(
-            f"{title:34} {row['ap']:6.2f} {row['ap50']:6.2f} {row['bytes'] / 1e6:8.2f}  {words:32} {seconds:7.1f}",
-            flush=True,
-        )
+        mb = row["bytes"] / 1e6
+        print(f"{title:36} {row['ap']:6.2f} {row['ap50']:6.2f} {mb:8.2f}  {words:32} {row['seconds']:7.1f}", flush=True)
 
     def latency(self) -> None:
-        sessions = {name: compile_session(model, card) for name, (model, card) in self.models.items()}
-        found = measure_latency(sessions, self.pictures[0], rounds=60, seconds=150)
+        models = {name: read_model(self.folder / row["file"], ov.Core()) for name, row in self.rows.items()}
+        sessions = {name: compile_session(model, card) for name, (model, card) in models.items()}
+        found = measure_latency(sessions, self.pictures[0], rounds=60, seconds=120)
         print(
             f"{found['processor']}, {found['cores']} cores, {found['instructions']}; {found['rounds']} rounds in turn"
         )
         for name, milliseconds in found["ms"].items():
-            print(f"{name:34} {milliseconds:8.2f} ms  {found['speedup'].get(name, 1.0):6.3f} times as fast as FP32")
-        self.rows.append({"name": "latency", **found})
+            print(f"{name:36} {milliseconds:8.2f} ms  {found['speedup'].get(name, 1.0):6.3f} times as fast as FP32")
 
 
 def train(network: Network, teacher: Network, pictures: Sequence[Any], arguments: argparse.Namespace) -> None:

@@ -302,6 +302,25 @@ def test_without_nncf_it_says_what_to_install(network: Any, monkeypatch: pytest.
         insert_quantizers(network, CALIBRATION)
 
 
+@pytest.mark.slow
+def test_without_a_compiler_it_is_slower_and_says_so(tmp_path: Path) -> None:
+    code = """
+import os, sys, warnings
+os.environ.update(TORCH_EXTENSIONS_DIR=sys.argv[2], CXX="/no/compiler", PATH=os.path.dirname(sys.executable))
+sys.path.insert(0, sys.argv[1])
+from reference.tiny_network import tiny_network, tiny_pictures
+from ovyolo.compress.qat.insert import insert_quantizers, picture_tensors
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    made = insert_quantizers(tiny_network(), picture_tensors(tiny_pictures(1)))
+heads = made.train()(picture_tensors(tiny_pictures(1))[0])
+sum(head.square().mean() for head in heads).backward()
+print([str(one.message) for one in caught if "Ovyolo" in one.category.__name__])
+"""
+    said = run_python(code, Path(__file__).parent, tmp_path)
+    assert "there is no C++ compiler" in said and said.count("'") == 3  # once (and NNCF's own apostrophe)
+
+
 def test_nncf_may_have_been_loaded_without_torch() -> None:
     """Post-training quantization hides torch from NNCF; in the same process its PyTorch side must come up later."""
     code = """
