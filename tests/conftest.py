@@ -30,3 +30,11 @@ def shared() -> Path:
     if folder is None:
         pytest.skip("shared/data is not beside this checkout (set OVYOLO_SHARED_DATA to its path)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def one_thread() -> None:
+    """PyTorch on one thread: tiny networks compute no faster on several, and much slower on a busy machine."""
+    import torch
+
+    torch.set_num_threads(1)

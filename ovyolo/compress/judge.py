@@ -29,19 +29,24 @@ MOST_FOR_UNCERTAINTY = 1000
 FIGURES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
 
 
-def compile_session(model: openvino.Model, card: Card, slots: int = 1, precision: str = "f32") -> OpenVINOSession:
-    """A session of a model in memory, with the settings of :func:`ovyolo.runtime.open_session`."""
+def compile_session(
+    model: openvino.Model, card: Card, slots: int = 1, precision: str = "f32", *, quantized: bool = True
+) -> OpenVINOSession:
+    """A session of a model in memory, with the settings of :func:`ovyolo.runtime.open_session`; without ``quantized``
+    an INT8 model is computed in floating point, each quantizer where it stands."""
     import openvino as ov
 
     config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
+    if not quantized:
+        config["LP_TRANSFORMS_MODE"] = "NO"
     return OpenVINOSession(ov.Core().compile_model(model, "CPU", config), card.head.outputs, slots)
 
 
 def run_pictures(
-    model: openvino.Model, card: Card, pictures: Sequence[NDArray[np.uint8]]
+    model: openvino.Model, card: Card, pictures: Sequence[NDArray[np.uint8]], *, quantized: bool = True
 ) -> list[list[NDArray[np.float32]]]:
     """The raw outputs for letterboxed pictures."""
-    with closing(compile_session(model, card)) as session:
+    with closing(compile_session(model, card, quantized=quantized)) as session:
         found = []
         for picture in pictures:
             session.input(0)[0] = picture

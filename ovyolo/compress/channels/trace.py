@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from torch import nn
 
@@ -18,7 +19,7 @@ __all__ = ["Channels", "Convolution", "Slot", "Trace"]
 Slot = tuple[str, str]
 """A module's name and what of it a channel is: ``"out"``, ``"in"``, ``"norm"``; or ``"map"`` of what has no weights,
 with the name that the emitted graph has for it."""
-Convolution = nn.Conv2d | nn.ConvTranspose2d
+Convolution: TypeAlias = nn.Conv2d | nn.ConvTranspose2d
 Channels = list[int]
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Iterator
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from ovyolo.compress.nncf_bridge import load_nncf, silence
-from ovyolo.errors import DimensionError, ExportError, OvyoloError, reason_of
+from ovyolo.errors import DimensionError, ExportError, OvyoloError, OvyoloWarning, reason_of
 from ovyolo.export.checkpoint.own_format import record_of
 
 if TYPE_CHECKING:
@@ -26,12 +28,15 @@ __all__ = [
     "mask_name",
     "nncf_at_work",
     "operations_of_layers",
+    "prepare_kernels",
     "without_hooks",
 ]
 
 HOOKS = "__nncf_hooks"  # where NNCF keeps what it puts into a module
 
 TIMEOUT = "NNCF_EXTENSION_LOAD_TIMEOUT"
+# what NNCF computes tensors of PyTorch with; it looks once, and PyTorch may have been hidden then (`load_nncf`)
+TENSORS = tuple(f"nncf.tensor.functions.torch_{name}" for name in ("io", "linalg", "numeric"))
 PATIENCE = "900"  # seconds; the first use compiles C++, for minutes where the machine is busy
 
 
@@ -44,7 +49,8 @@ def load_nncf_torch() -> Any:
     os.environ.setdefault(TIMEOUT, PATIENCE)
     nncf = load_nncf()
     try:
-        import nncf.torch
+        for name in ("nncf.torch", *TENSORS):
+            import_module(name)
     except ImportError as error:
         raise OvyoloError(
             f"training with quantizers needs NNCF's PyTorch side ({error}): `pip install 'ovyolo[compress]'`"
@@ -75,6 +81,31 @@ def nncf_at_work(doing: str) -> Iterator[Any]:
         ) from error
     except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, nncf.InternalError) as error:
         raise ExportError(f"NNCF cannot {doing}: {reason_of(error)}") from error
+
+
+def prepare_kernels(device: torch.device) -> None:
+    """Load the quantizers' kernels, which NNCF compiles on their first use on a machine.
+
+    Without a C++ compiler NNCF computes them with PyTorch's own operations, and a warning says so.
+
+    Raises:
+        OvyoloError: compiling takes too long, or there is a GPU and no CUDA compiler.
+    """
+    with nncf_at_work("load its quantizers"):
+        from nncf.torch.quantization import extensions
+        from nncf.torch.quantization.reference import ReferenceQuantizedFunctions
+
+        on_gpu = device.type == "cuda"
+        kernels = extensions.QuantizedFunctionsCUDA if on_gpu else extensions.QuantizedFunctionsCPU
+        kernels.get("Quantize_forward")
+        slow = kernels._loaded_namespace is ReferenceQuantizedFunctions
+    if slow:
+        warnings.warn(
+            "there is no C++ compiler for NNCF's quantizers, so training with them takes longer: install g++ (on "
+            "Windows the Visual Studio build tools)",
+            OvyoloWarning,
+            stacklevel=3,
+        )
 
 
 def hooks_of(module: nn.Module) -> dict[str, nn.Module]:
@@ -130,24 +161,27 @@ def layer_operations(graph: Any) -> dict[str, list[tuple[str, int]]]:
 
 
 def operations_of_layers(network: Network, layers: tuple[str, ...]) -> list[str]:
-    """The operations with weights in the named layers (``"model.24"``, ``"model.24.m.0"``).
+    """The operations of the named layers (``"model.24"``, ``"model.24.m.0"``).
 
     Raises:
         DimensionError: there is no such layer, or it has no weights.
     """
     if not layers:
         return []
-    operations = layer_operations(graph_of(network))
+    graph = graph_of(network)
+    operations = layer_operations(graph)
+    everything = [node.node_name for node in graph.get_all_nodes() if "/" in node.node_name]
     found: list[str] = []
     for layer in layers:
-        own = [
-            name for weight, names in operations.items() if f"{weight}.".startswith(f"{layer}.") for name, _ in names
-        ]
+        weights = [weight for weight in operations if f"{weight}.".startswith(f"{layer}.")]
+        own = [name for weight in weights for name, _ in operations[weight]]
         if not own:
             last = len(network.model) - 1
             raise DimensionError(
                 f"there is no layer {layer!r} with weights: layers are called model.0 to model.{last}, their parts "
                 "as model.2.cv1"
             )
-        found += [name for name in own if name not in found]
-    return found
+        # additions, activations and the like in between
+        own += [name for name in everything if name.startswith(f"{layer.replace('.', '/')}/")]
+        found += own
+    return list(dict.fromkeys(found))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ovyolo.compress.nncf_bridge import nncf_options
-from ovyolo.compress.qat.bridge import nncf_at_work, operations_of_layers
+from ovyolo.compress.qat.bridge import nncf_at_work, operations_of_layers, prepare_kernels
 from ovyolo.compress.qat.quantizers import PairGuard, is_quantized, keep_bytes_exact
 from ovyolo.compress.scheme import Scheme
 from ovyolo.errors import DimensionError, UnsupportedModelError
@@ -69,6 +69,7 @@ def insert_quantizers(
     device = next(network.parameters()).device
     training = network.training
     names = operations_of_layers(network, tuple(ignored))
+    prepare_kernels(device)
 
     def taken() -> Iterable[Tensor]:
         for done, picture in enumerate(pictures, 1):

@@ -101,6 +101,9 @@ def keep_bytes_exact(module: nn.Module) -> int:
 class PairGuard:
     """Keeps the weight quantizers' scales large enough that no CPU saturates; to be called after each step.
 
+    What it holds for each of several networks it holds for their average, as long as their masks are the same; where
+    masks have changed, call a guard of the average before that is exported.
+
     Args:
         network: with quantizers. The guard belongs to this object, not to copies of it.
 

@@ -112,7 +112,7 @@ def _first_convolutions(model: ov.Model, entry: ov.Output) -> _First | None:
 
 def _stored_weights(convolution: ov.Node) -> list[ov.Node] | None:
     """The operations from the convolution's weights back to the constant that stores them, which is the last; None
-    where they are computed in another way."""
+    where they are computed in another way, or nothing there could take a scale."""
     node = convolution.input_value(1).get_node()
     chain = [node]
     while node.get_type_name() in DEQUANTIZING:
@@ -120,7 +120,8 @@ def _stored_weights(convolution: ov.Node) -> list[ov.Node] | None:
             return None
         node = node.input_value(0).get_node()
         chain.append(node)
-    return chain if node.get_type_name() == "Constant" else None
+    scalable = len(chain) == 1 or any(one.get_type_name() == "Multiply" for one in chain)
+    return chain if scalable and node.get_type_name() == "Constant" else None
 
 
 def _passed_on(node: ov.Node, sources: list[list[Tag] | None]) -> list[Tag] | None:

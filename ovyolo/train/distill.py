@@ -39,7 +39,7 @@ def head_loss(
 
     Example:
         >>> import torch
-        >>> from ovyolo.compress.distill import head_loss
+        >>> from ovyolo.train.distill import head_loss
         >>> one, other = [torch.zeros(1, 21, 4, 4)], [torch.ones(1, 21, 4, 4)]
         >>> float(head_loss(one, other)), float(head_loss(one, other, objectness=0.5))
         (1.0, 1.0)
@@ -87,7 +87,7 @@ def feature_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor
 
     Example:
         >>> import torch
-        >>> from ovyolo.compress.distill import feature_loss
+        >>> from ovyolo.train.distill import feature_loss
         >>> float(feature_loss([torch.zeros(1, 4, 2, 2)], [torch.ones(1, 4, 2, 2)]))
         1.0
     """
