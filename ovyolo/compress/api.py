@@ -10,8 +10,9 @@ from typing import Any
 
 from ovyolo.compress.compress_report import write_page
 from ovyolo.compress.latency import machine
-from ovyolo.compress.lineup import check_ir, form_of, line_up
+from ovyolo.compress.lineup import form_of, line_up
 from ovyolo.compress.pipeline import Compression
+from ovyolo.compress.qat.check import check_ir
 from ovyolo.compress.recipe import Recipe
 from ovyolo.errors import ExportError, TargetError
 from ovyolo.evaluate.predictions import write_text
@@ -108,7 +109,7 @@ def compress(
     final = steps.networks[last]
     ir, card = form_of(final, imgsz)
     few = [run.pictures.varied(None).sample(0, i)[0] for i in range(min(CHECKED_PICTURES, len(run.training)))]
-    report["torch_against_ir"] = check_ir(final, ir, card, few)
+    report["check"] = check_ir(final, ir, card, few)
     report["layers"] = _layers(steps.networks["original"], final, imgsz)
     _refuse(report, recipe)
     scores = {name: value for name, value in steps.measured[last].items() if not isinstance(value, dict)}

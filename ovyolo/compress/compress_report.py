@@ -135,7 +135,9 @@ trained on {{ report.training_pictures }}. Latency in turn on {{ report.machine.
 <h2>How it was made and checked</h2><div class="card"><table>
 <tr><td>recipe</td><td>{% for name, value in report.recipe.items() %}{{ name }} {{ value }}{{ ', ' if not loop.last }}{% endfor %}</td></tr>
 <tr><td>convolutions run in</td><td>{% for name, count in last.precisions.items() %}{{ count }} {{ name }}{{ ', ' if not loop.last }}{% endfor %}</td></tr>
-<tr><td>IR against PyTorch, in standard deviations</td><td>{% for name, value in report.torch_against_ir.items() %}{{ name }} {{ '%.5f'|format(value) }}{{ ', ' if not loop.last }}{% endfor %}</td></tr>
+<tr><td>IR against PyTorch: error of the heads (of confidences and boxes)</td><td>{{ '%.2g'|format(report.check.executed_error) }} as executed, {{ '%.2g'|format(report.check.float_error) }} with quantizers in floating point</td></tr>
+<tr><td>stored zeros</td><td>{{ (100 * report.check.zeros)|points }} %{% if report.check.lost_zeros %}; CAUTION: masked weights that are not zero in {{ report.check.lost_zeros|join(', ') }}{% endif %}</td></tr>
+<tr><td>layers that can saturate without VNNI</td><td>{{ report.check.overflowing|join(', ') or 'none' }}</td></tr>
 <tr><td>versions</td><td>{% for name, value in report.versions.items() %}{{ name }} {{ value }}{{ ', ' if not loop.last }}{% endfor %}</td></tr>
 </table></div>
 </main></body></html>

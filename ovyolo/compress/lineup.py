@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
 from ovyolo.compress.channels import costs_of
 from ovyolo.compress.executed import executed_precisions, summarize_executed
-from ovyolo.compress.judge import run_pictures
 from ovyolo.compress.latency import measure_latency
-from ovyolo.compress.qat.insert import picture_tensors
 from ovyolo.compress.qat.quantizers import is_quantized
 from ovyolo.compress.qat.sparsify import is_sparse, zeros
 from ovyolo.compress.qat.to_ir import trained_ir
@@ -30,7 +26,7 @@ if TYPE_CHECKING:
 
     from ovyolo.card import Card
 
-__all__ = ["check_ir", "form_of", "line_up"]
+__all__ = ["form_of", "line_up"]
 
 
 def form_of(network: Network, imgsz: tuple[int, int]) -> tuple[openvino.Model, Card]:
@@ -76,20 +72,6 @@ def line_up(
         one["ms"] = told["ms"][name]
         one["speedup"] = told["speedup"].get(name, 1.0)
     return found
-
-
-def check_ir(
-    network: Network, model: openvino.Model, card: Card, pictures: Sequence[NDArray[np.uint8]]
-) -> dict[str, float]:
-    """How far the IR is from PyTorch on real pictures: by level, the largest difference in standard deviations."""
-    heads = run_pictures(model, card, pictures)
-    worst = dict.fromkeys(card.head.outputs, 0.0)
-    with torch.no_grad():
-        for picture, ours in zip(picture_tensors(pictures), heads, strict=True):
-            theirs = sorted((head.numpy() for head in network(picture)), key=lambda head: -head.shape[2])
-            for name, a, b in zip(card.head.outputs, ours, theirs, strict=True):
-                worst[name] = max(worst[name], float(np.sqrt(np.mean((a - b) ** 2)) / b.std()))
-    return {name: round(value, 6) for name, value in worst.items()}
 
 
 def _zipped(path: Path) -> int:

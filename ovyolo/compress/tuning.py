@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ovyolo.compress.distill import head_loss
 from ovyolo.train.data import TrainingPictures
+from ovyolo.train.distill import head_loss
 from ovyolo.train.loop import Figures, Outcome, Trainer
 from ovyolo.train.loss import DetectionLoss, LossParts
 from ovyolo.train.network import Network, save_network
