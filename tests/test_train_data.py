@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reference.fresh import run_python
 
 from ovyolo.dataset import DataSet, load_dataset
 from ovyolo.errors import DataError, DimensionError, ImageError, OvyoloWarning
@@ -333,6 +334,11 @@ def test_a_disk_that_takes_no_more(dataset: DataSet, tmp_path: Path) -> None:
         pictures = [cache(index) for index in range(COUNT)]
     assert len(told) == 1
     same(pictures[3], PictureCache(dataset, (64, 64))(3))
+
+
+def test_data_needs_no_torch() -> None:
+    code = "import sys, ovyolo.train.data, ovyolo.train.anchors; print(*{m.split('.')[0] for m in sys.modules})"
+    assert not {"torch", "nncf", "openvino"} & set(run_python(code).split())
 
 
 @pytest.mark.slow

@@ -58,7 +58,7 @@ class TrainingPictures:
         cache, budget, folder: see :class:`~ovyolo.train.picture_cache.PictureCache`.
 
     Raises:
-        DataError: there are no pictures, or files of the data set have problems that nobody looked at.
+        DataError: there are no pictures.
         DimensionError: an argument is out of range.
 
     Example:

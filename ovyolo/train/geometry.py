@@ -14,7 +14,19 @@ from numpy.typing import NDArray
 
 from ovyolo.letterbox import PAD_VALUE
 
-__all__ = ["LEAST_SIDE", "Boxes", "Picture", "clipped", "flip", "linear", "move_boxes", "visible", "warp"]
+__all__ = [
+    "LEAST_SIDE",
+    "Boxes",
+    "Image",
+    "Picture",
+    "area",
+    "clipped",
+    "flip",
+    "linear",
+    "move_boxes",
+    "visible",
+    "warp",
+]
 
 LEAST_SIDE = 2.0
 """Pixels that a side of a box must have left after a cut or a change of size."""
