@@ -295,7 +295,8 @@ class Compression:
 
     def _sparsify(self, network: Network) -> Network:
         recipe = self.recipe
-        sparse = sparsify(self._fresh(network), 0.0, how=recipe.sparsify)
+        # without batch norms: zeros are then what is stored, and the converter keeps the layers' names
+        sparse = sparsify(self._fresh(fuse_batch_norms(network)), 0.0, how=recipe.sparsify)
         if not recipe.sparsify_epochs:
             return sparsify(sparse, recipe.sparsity, how=recipe.sparsify)
         rise = MagnitudeSchedule(sparse, recipe.sparsity, max(1, recipe.sparsify_epochs - 1), how=recipe.sparsify)
