@@ -33,6 +33,8 @@ def replace_input(model: ov.Model, stage: InputStage) -> tuple[ov.Node, list[str
     batch, _, height, width = stage.entry.get_shape()
     swap = not stage.entry_bgr
     plain = swap or stage.gain != 1
+    plain = plain or stage.offset != 0
+    quantizers = _first_quantizers(stage.entry)
     convolutions = _first_convolutions(model, stage.entry) if plain else None
     targets = list(stage.entry.get_target_inputs())
 
@@ -44,6 +46,8 @@ def replace_input(model: ov.Model, stage: InputStage) -> tuple[ov.Node, list[str
     if convolutions:
         for convolution, tags in convolutions:
             _fold(convolution, tags, stage.gain, swap)
+        for quantizer in quantizers:
+            _rescale(quantizer, stage.gain, -stage.offset if quantizer.input_value(0) == stage.entry else 0)
     elif plain:
         notes.append(
             "It scales and reorders its input by separate operations, as its first layer could not take that in."
@@ -52,9 +56,37 @@ def replace_input(model: ov.Model, stage: InputStage) -> tuple[ov.Node, list[str
             channels = opset1.constant(np.array([2, 1, 0], np.int64))
             value = opset1.gather(value, channels, opset1.constant(np.array(1, np.int64)), name="images/rgb")
         value = opset1.multiply(value, opset1.constant(np.float32(stage.gain)), name="images/scaled")
+        if stage.offset:
+            value = opset1.add(value, opset1.constant(np.float32(stage.offset * stage.gain)))
     for target in targets:
         target.replace_source_output(value.output(0))
     return parameter, notes
+
+
+def _first_quantizers(value: ov.Output) -> list[ov.Node]:
+    """The quantizers of ``value``, one behind the other, where nothing else reads it."""
+    found: list[ov.Node] = []
+    while len(targets := list(value.get_target_inputs())) == 1 and _is_plain_quantizer(targets[0].get_node()):
+        found.append(targets[0].get_node())
+        value = found[-1].output(0)
+    return found
+
+
+def _is_plain_quantizer(node: ov.Node) -> bool:
+    """Whether it is a FakeQuantize with one constant range for everything."""
+    if node.get_type_name() != "FakeQuantize":
+        return False
+    ranges = [input_array(node, index) for index in (1, 2, 3, 4)]
+    return all(one is not None and one.size == 1 for one in ranges)
+
+
+def _rescale(quantizer: ov.Node, gain: float, shift: float) -> None:
+    """Let ``quantizer`` take and return bytes; what it takes is ``shift`` more than it was."""
+    for index in (1, 2, 3, 4):
+        limit = input_array(quantizer, index)
+        assert limit is not None
+        new = limit.astype(np.float64) / gain + (shift if index < 3 else 0)
+        quantizer.input(index).replace_source_output(opset1.constant(new.astype(np.float32)).output(0))
 
 
 def _first_convolutions(model: ov.Model, entry: ov.Output) -> list[tuple[ov.Node, list[Tag]]] | None:
@@ -91,6 +123,8 @@ def _passed_on(node: ov.Node, sources: list[list[Tag] | None]) -> list[Tag] | No
     if first is None:
         return None
     name = node.get_name()
+    if _is_plain_quantizer(node):
+        return first
     if kind == "SpaceToDepth" and node.get_attributes()["mode"] == "blocks_first":
         blocks = int(node.get_attributes()["block_size"]) ** 2
         return [((*where, name, block), colour) for block in range(blocks) for where, colour in first]

@@ -1,4 +1,4 @@
-"""Reading an ``.onnx`` or ``.xml`` file, and running graphs for the exporter's own checks."""
+"""Reading an ``.onnx``, ``.tflite`` or ``.xml`` file, and running graphs for the exporter's own checks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def read_graph(path: Path) -> tuple[ov.Model, dict[str, str]]:
     if path.is_file() and not path.stat().st_size:
         raise ExportError(f"{path} is empty: fetch or export the file again")
     if not path.is_file():
-        raise ExportError(f"{path} does not exist: give the path of an .onnx or .xml file")
+        raise ExportError(f"{path} does not exist: give the path of an .onnx, .tflite or .xml file")
     if path.suffix.lower() == ".xml":
         with open(path, "rb") as file:
             if b"<net" not in file.read(1 << 16):
@@ -37,6 +37,10 @@ def read_graph(path: Path) -> tuple[ov.Model, dict[str, str]]:
         weights = path.with_suffix(".bin")
         if not weights.is_file():
             raise ExportError(f"{path} needs its weights beside it, but {weights.name} is missing: copy both files")
+    elif path.suffix.lower() == ".tflite":
+        with open(path, "rb") as file:
+            if file.read(8)[4:] != b"TFL3":
+                raise ExportError(f"{path} is not a TensorFlow Lite model: fetch or export the file again")
     else:
         try:
             metadata = read_onnx_metadata(path)
