@@ -30,3 +30,12 @@ def shared() -> Path:
     if folder is None:
         pytest.skip("shared/data is not beside this checkout (set OVYOLO_SHARED_DATA to its path)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def spots(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A model that finds spots, and the ``data.yaml`` of pictures with spots."""
+    from reference.spot_model import write_spot_data, write_spot_model
+
+    folder = tmp_path_factory.mktemp("spots")
+    return write_spot_model(folder / "spots.xml"), write_spot_data(folder / "data")

@@ -39,7 +39,7 @@ def executed_in_8_bits(model: ov.Model) -> tuple[int, int]:
 
 
 def check_kept_in_8_bits(model: ov.Model, card: Card, path: Path) -> None:
-    """Saved and read again, all weights are 8-bit numbers and all convolutions are computed so; or it says they are not."""
+    """Saved and read again, all weights are 8-bit numbers and all convolutions are computed so, or it says not."""
     assert card.precision == "INT8" and card.head.kind == "anchors"
     saved = ov.Core().read_model(save_ir(model, card, path))
     assert len(quantized_names(saved)) > 3 and not float_layers(saved)
