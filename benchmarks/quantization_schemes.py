@@ -58,6 +58,7 @@ class Way:
 
     Args:
         name: in words.
+        does: what comes of it.
         scheme: how to quantize; None leaves the network as it is.
         config: for the runtime, on top of the usual.
         fp32: store unquantized weights in 32 bits.
@@ -65,6 +66,7 @@ class Way:
     """
 
     name: str
+    does: str
     scheme: Scheme | None = None
     config: dict[str, Any] = field(default_factory=dict)
     fp32: bool = False
@@ -98,35 +100,87 @@ def nearest(**choices: Any) -> Scheme:
 
 DYNAMIC = {"DYNAMIC_QUANTIZATION_GROUP_SIZE": "32"}
 WAYS = (
-    Way("FP32", fp32=True),
-    Way("FP16 weights"),
-    Way("BF16 arithmetic", config={"INFERENCE_PRECISION_HINT": "bf16"}, on="bf16"),
-    Way("FP16 arithmetic", config={"INFERENCE_PRECISION_HINT": "f16"}, on="f16"),
-    Way("INT8 (mixed: asymmetric activations, symmetric weights per channel)", Scheme()),
-    Way("symmetric activations", Scheme(preset="performance")),
-    Way("NNCF's rounding, 7-bit weights", nearest(overflow="half")),
-    Way("NNCF's rounding, its default overflow fix", nearest(overflow="first-layer")),
-    Way("NNCF's default of all (symmetric)", nearest(overflow="first-layer", preset="performance")),
-    Way("saturation not prevented", Scheme(overflow="none")),
-    Way("asymmetric weights", nearest(overflow="none", weights="asymmetric")),
-    Way("weights per tensor", nearest(granularity="tensor", overflow="half")),
-    Way("accurate bias correction", nearest(overflow="half", bias_correction="accurate")),
-    Way("no bias correction", nearest(overflow="half", bias_correction="none")),
-    Way("SmoothQuant 0.15", nearest(overflow="half", smooth_quant=0.15)),
-    Way("ranges: minima and maxima", Scheme(ranges="minmax")),
-    Way("ranges: medians of them", Scheme(ranges="median-minmax")),
-    Way("ranges: quantiles", Scheme(ranges="quantile")),
-    Way("ranges: histogram", Scheme(ranges="histogram")),
-    Way("dynamic activations", Scheme(activations="dynamic")),
-    Way("16 bits", Scheme(bits=16)),
-    Way("weights only, INT8", Scheme(weights_only=True)),
-    Way("weights only, INT8 asymmetric", Scheme(weights_only=True, weights="asymmetric")),
-    Way("weights only, INT8, OpenVINO's dynamic quantization on", Scheme(weights_only=True), DYNAMIC),
-    Way("weights only, FP8 (E4M3)", Scheme(weights_only=True, weight_format="fp8")),
-    Way("weights only, INT4", Scheme(weights_only=True, weight_format="int4")),
-    Way("weights only, NF4 (non-linear)", Scheme(weights_only=True, weight_format="nf4")),
-    Way("weights only, codebook of 16 a layer (non-linear)", Scheme(weights_only=True, weight_format="codebook")),
-)  # fmt: skip
+    Way("FP32", "what the others are compared with", fp32=True),
+    Way("FP16 weights", "the file is halved; computed in FP32"),
+    Way(
+        "BF16 arithmetic",
+        "for CPUs with BF16 or AMX; no calibration",
+        config={"INFERENCE_PRECISION_HINT": "bf16"},
+        on="bf16",
+    ),
+    Way("FP16 arithmetic", "for CPUs with FP16 arithmetic", config={"INFERENCE_PRECISION_HINT": "f16"}, on="f16"),
+    Way(
+        "INT8 (mixed: asymmetric activations, symmetric weights per channel)",
+        "the default: compensated rounding that cannot saturate",
+        Scheme(),
+    ),
+    Way(
+        "symmetric activations",
+        "half of the steps are spent on SiLU's small negative lobe",
+        Scheme(preset="performance"),
+    ),
+    Way(
+        "NNCF's rounding, 7-bit weights",
+        "`OverflowFix.ENABLE`: half the range, safe without VNNI",
+        nearest(overflow="half"),
+    ),
+    Way(
+        "NNCF's rounding, its default overflow fix",
+        "the first layer only: saturates without VNNI",
+        nearest(overflow="first-layer"),
+    ),
+    Way(
+        "NNCF's default of all (symmetric)",
+        "`nncf.quantize(model, data)`",
+        nearest(overflow="first-layer", preset="performance"),
+    ),
+    Way("saturation not prevented", "for CPUs with VNNI only", Scheme(overflow="none")),
+    Way(
+        "asymmetric weights", "OpenVINO computes them in floating point", nearest(overflow="none", weights="asymmetric")
+    ),
+    Way("weights per tensor", "one scale a layer: too coarse", nearest(granularity="tensor", overflow="half")),
+    Way("accurate bias correction", "minutes of calibrating", nearest(overflow="half", bias_correction="accurate")),
+    Way("no bias correction", "rounding shifts the means", nearest(overflow="half", bias_correction="none")),
+    Way("SmoothQuant 0.15", "finds nothing to smooth in convolutions", nearest(overflow="half", smooth_quant=0.15)),
+    Way(
+        "ranges: minima and maxima",
+        "the widest; tried when the default is not within the budget",
+        Scheme(ranges="minmax"),
+    ),
+    Way("ranges: medians of them", "as good here", Scheme(ranges="median-minmax")),
+    Way("ranges: quantiles", "cuts off what makes boxes sure", Scheme(ranges="quantile")),
+    Way("ranges: histogram", "the range that errs least on the calibration pictures", Scheme(ranges="histogram")),
+    Way("dynamic activations", "ranges of each picture, no calibration; floating point", Scheme(activations="dynamic")),
+    Way("16 bits", "the CPU plugin has no 16-bit integers; floating point", Scheme(bits=16)),
+    Way("weights only, INT8", "a small file; computed in FP32", Scheme(weights_only=True)),
+    Way(
+        "weights only, INT8 asymmetric",
+        "a small file; computed in FP32",
+        Scheme(weights_only=True, weights="asymmetric"),
+    ),
+    Way(
+        "weights only, INT8, OpenVINO's dynamic quantization on",
+        "that is for matrix products; nothing changes",
+        Scheme(weights_only=True),
+        DYNAMIC,
+    ),
+    Way("weights only, FP8 (E4M3)", "a small file; computed in FP32", Scheme(weights_only=True, weight_format="fp8")),
+    Way(
+        "weights only, INT4",
+        "16 even steps: too coarse for a detector",
+        Scheme(weights_only=True, weight_format="int4"),
+    ),
+    Way(
+        "weights only, NF4 (non-linear)",
+        "16 steps as a normal distribution has them: too coarse",
+        Scheme(weights_only=True, weight_format="nf4"),
+    ),
+    Way(
+        "weights only, codebook of 16 a layer (non-linear)",
+        "the 16 that fit best: still too coarse",
+        Scheme(weights_only=True, weight_format="codebook"),
+    ),
+)
 
 
 class Bench:
@@ -209,10 +263,15 @@ class Bench:
         """All of it; what a CPU cannot do or the tools refuse is a row, too."""
         for way in ways:
             if way.on is not None and way.on not in mild_precisions():
-                yield {"name": way.name, "options": way.options, "refused": f"this CPU has no {way.on} arithmetic"}
+                yield {
+                    "name": way.name,
+                    "does": way.does,
+                    "options": way.options,
+                    "refused": f"this CPU has no {way.on} arithmetic",
+                }
                 continue
             known = self.journal.measure(way.name, lambda way=way: self.make(way))  # type: ignore[misc]
-            yield {"name": way.name, "options": way.options, **known, **self.latency(way, rounds)}
+            yield {"name": way.name, "does": way.does, "options": way.options, **known, **self.latency(way, rounds)}
 
 
 def executed(compiled: ov.CompiledModel) -> str:
@@ -227,19 +286,19 @@ def executed(compiled: ov.CompiledModel) -> str:
 
 def table(rows: list[dict[str, Any]]) -> Iterator[str]:
     """Markdown."""
-    yield "| scheme | options of `ovyolo quantize` | MB | times faster | in 8 bits | AP | drop | heads, % |"
-    yield "|---|---|--:|--:|--:|--:|--:|--:|"
+    yield "| scheme | here | options of `ovyolo quantize` | MB | times faster | in 8 bits | AP | drop | heads, % |"
+    yield "|---|---|---|--:|--:|--:|--:|--:|--:|"
     before = next((row["ap"] for row in rows if row["name"] == "FP32"), None)
     for row in rows:
         if "refused" in row:
-            yield f"| {row['name']} | {row['options']} | {row['refused']} | | | | | |"
+            yield f"| {row['name']} | {row['refused']} | {row['options']} | | | | | | |"
             continue
         drop = "" if before is None or row["ap"] is None else f"{before - row['ap']:.2f}"
         ap = "" if row["ap"] is None else f"{row['ap']:.2f}"
-        yield (
-            f"| {row['name']} | {row['options']} | {row['bytes'] / 1e6:.2f} | {row['ratio']:.2f} | {row['in_8_bits']} "
-            f"| {ap} | {drop} | {row['heads']:.1f} |"
+        figures = (
+            f"{row['bytes'] / 1e6:.2f} | {row['ratio']:.2f} | {row['in_8_bits']} | {ap} | {drop} | {row['heads']:.1f}"
         )
+        yield f"| {row['name']} | {row['does']} | {row['options']} | {figures} |"
 
 
 def own_example(folder: Path) -> tuple[Path, Path]:

@@ -87,11 +87,21 @@ def prepare(
     from ovyolo.compress.latency import machine
     from ovyolo.compress.nncf_bridge import load_nncf
     from ovyolo.dataset import load_dataset
+    from ovyolo.dataset.types import count_of, lines_of
+    from ovyolo.errors import DataError
     from ovyolo.export.api import as_imgsz
     from ovyolo.version import __version__
 
     network, card = load_folded(source, None if imgsz is None else as_imgsz(imgsz))
-    dataset = load_dataset(data, split, images=images, limit=limit).checked(skip_bad)
+    dataset = load_dataset(data, split, images=images, limit=limit)
+    if dataset.problems and not skip_bad and not stages.quiet:
+        for line in lines_of(dataset.problems):
+            stages.say(f"bad: {line}")
+        raise DataError(
+            f"{count_of(dataset.problems)} of {dataset} cannot be used (listed above): "
+            "mend them, or go on without them with --skip-bad"
+        )
+    dataset = dataset.checked(skip_bad)
     Judge(dataset, card)  # the classes fit, or it says how they do not
     with stages.stage("reading calibration pictures", None, "picture") as tell:
         chosen, dataset = choose_calibration(
