@@ -121,6 +121,21 @@ def test_onnx_runtime_qdq(looks: dict[str, Any], options: dict[str, Any], give: 
             import_model(tmp_path / "q.onnx", anchors=wrong)
 
 
+def test_onnx_runtime_dynamic_quantization_is_computed_in_floats(tmp_path: Path) -> None:
+    tools = pytest.importorskip("onnxruntime.quantization")
+    pytest.importorskip("onnx")
+    from reference.onnx_models import Style, write_onnx
+
+    plain = write_onnx(tmp_path / "plain.onnx", Style(opset=13))
+    tools.quantize_dynamic(str(plain), str(tmp_path / "q.onnx"), weight_type=tools.QuantType.QUInt8)
+    model, card = import_model(tmp_path / "q.onnx")
+    assert card.head.kind == "rows" and card.precision == "INT8" and "kept" in card.notes[0]
+    assert executed_in_8_bits(model)[0] == 0
+    image = picture((128, 128), 7)
+    own = Runner(ov.Core().read_model(tmp_path / "q.onnx"))([as_rgb(image)])[0]
+    assert np.median(np.abs(Runner(model)([image[None]])[0] - own)) < 0.05
+
+
 def test_pytorch_export_through_onnx(tmp_path: Path) -> None:
     """``torch.export``, quantized by torchao's PT2E, as ``torch.onnx.export`` writes it."""
     torch = pytest.importorskip("torch")

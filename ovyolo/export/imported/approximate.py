@@ -20,9 +20,9 @@ from ovyolo.export.imported.misfit import Misfit
 __all__ = ["check_given"]
 
 Array = NDArray[Any]
-CENTRE = 0.35  # strides; another decoding is off by half a stride and more
-SIZE = 0.08  # of the size of the level's largest anchor
-PROBABILITY = 0.02
+ROUNDING = 1 / 254  # of the largest of constants that are stored in 8 bits
+SLACK = 2.0  # times that: other constants are rounded, too
+PROBABILITY = 0.01
 OUTLIERS = 0.02
 
 
@@ -51,13 +51,10 @@ def check_given(
     if rows.shape != (levels.rows, levels.width) or not np.isfinite(rows).all():
         raise Misfit("its rows are not one for each anchor of each cell")
     expected = decode_heads(raws, levels, anchors)
-    strides = row_strides(levels)[:, 0]
-    largest = np.concatenate(
-        [
-            np.full(levels.anchors * height * width, 4 * max(max(pair) for pair in level))
-            for (height, width), level in zip(levels.cells, anchors, strict=True)
-        ]
-    )
+    counts = [levels.anchors * height * width for height, width in levels.cells]
+    # cells are counted from 0, sizes are up to 4 times the anchors
+    centre = row_strides(levels)[:, 0] * np.repeat([max(cells) * ROUNDING * SLACK for cells in levels.cells], counts)
+    size = np.repeat([4 * max(max(pair) for pair in level) * ROUNDING * SLACK for level in anchors], counts)
     share = np.array([imgsz[1], imgsz[0], imgsz[1], imgsz[0]], np.float64)
     for coarsest_first, cell_by_cell, normalised in product((False, True), repeat=3):
         order = _order(levels, coarsest_first=coarsest_first, cell_by_cell=cell_by_cell)
@@ -65,8 +62,8 @@ def check_given(
         wanted = expected[order]
         off = np.stack(
             [
-                np.abs(boxes[:, :2] - wanted[:, :2]).max(axis=1) / (CENTRE * strides[order]),
-                np.abs(boxes[:, 2:] - wanted[:, 2:4]).max(axis=1) / (SIZE * largest[order]),
+                np.abs(boxes[:, :2] - wanted[:, :2]).max(axis=1) / centre[order],
+                np.abs(boxes[:, 2:] - wanted[:, 2:4]).max(axis=1) / size[order],
                 np.abs(rows[:, 4:] - wanted[:, 4:]).max(axis=1) / PROBABILITY,
             ]
         )
