@@ -150,8 +150,8 @@ WAYS = (
     Way("ranges: medians of them", "as good here", Scheme(ranges="median-minmax")),
     Way("ranges: quantiles", "cuts off what makes boxes sure", Scheme(ranges="quantile")),
     Way("ranges: histogram", "the range that errs least on the calibration pictures", Scheme(ranges="histogram")),
-    Way("dynamic activations", "ranges of each picture, no calibration; floating point", Scheme(activations="dynamic")),
-    Way("16 bits", "the CPU plugin has no 16-bit integers; floating point", Scheme(bits=16)),
+    Way("dynamic activations", "ranges of each picture, found in floating point", Scheme(activations="dynamic")),
+    Way("16 bits", "no 16-bit integer kernels: computed in FP32", Scheme(bits=16)),
     Way("weights only, INT8", "a small file; computed in FP32", Scheme(weights_only=True)),
     Way(
         "weights only, INT8 asymmetric",

@@ -209,6 +209,7 @@ def test_weights_alone_are_stored_small_and_survive_the_file(
     expected = run_pictures(model, card, pictures[:2])
     path = save_ir(model, replace(card, precision=scheme.precision), tmp_path / "w.xml")
     read, stored = read_model(path, ov.Core())
+    assert ("2024" in " ".join(stored.notes)) == (weight_format in ("fp8", "nf4"))
     assert stored.precision == scheme.precision and kinds_stored(read) == {kind}
     for one, other in zip(expected, run_pictures(read, card, pictures[:2]), strict=True):
         np.testing.assert_allclose(one[0], other[0], atol=2e-3)
