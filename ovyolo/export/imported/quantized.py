@@ -197,20 +197,16 @@ def _dequantized(floats: ov.Node) -> tuple[ov.Node, Array, Array] | None:
     """The last operation of ``Convert -> Subtract -> Multiply`` from ``floats`` on, with one zero and one scale."""
     if floats.get_type_name() != "Convert" or floats.get_output_element_type(0).get_type_name() != "f32":
         return None
-    node, zero = floats, np.zeros(1, np.float32)
+    node, numbers = floats, {"Subtract": np.zeros(1, np.float32)}
     for kind in ("Subtract", "Multiply"):
         following = _readers(node.output(0))
         if len(following) != 1 or following[0].get_type_name() != kind:
-            if kind == "Subtract":
-                continue
-            return None
+            continue
         number = constant_value(following[0].input_value(1))
         if number is None or number.size != 1:
             return None
-        node = following[0]
-        if kind == "Subtract":
-            zero = number.astype(np.float32).reshape(1)
-    return node, zero, number.astype(np.float32).reshape(1)
+        node, numbers[kind] = following[0], number.astype(np.float32).reshape(1)
+    return (node, numbers["Subtract"], numbers["Multiply"]) if "Multiply" in numbers else None
 
 
 def _rounds(node: ov.Node) -> bool:
