@@ -18,11 +18,11 @@ from ovyolo.cli import main
 from ovyolo.compress.head_error import head_error
 from ovyolo.compress.layers import float_layers, quantized_names
 from ovyolo.errors import ExportError, OvyoloError
-from ovyolo.export.imported import import_model
+from ovyolo.export.imported import import_model, reading
 from ovyolo.export.imported.heads import decode_heads
 from ovyolo.export.imported.levels import Levels
 from ovyolo.export.imported.quantized import keep_stored
-from ovyolo.export.imported.reading import Runner
+from ovyolo.export.imported.reading import Runner, reads_tflite
 from ovyolo.export.imported.selfcheck import picture
 from ovyolo.export.portable import save_ir
 
@@ -185,7 +185,10 @@ def test_a_program_of_torch_export_is_told_the_way(tmp_path: Path, capsys: pytes
 
 # ------------------------------------------------------------------------------------------------------ TensorFlow Lite
 
+tflite = pytest.mark.skipif(not reads_tflite(), reason="this OpenVINO is too old to read .tflite files")
 
+
+@tflite
 @pytest.mark.parametrize("takes", ["u8", "i8", "f32"])
 @pytest.mark.parametrize("returns", ["f32", "i8"])
 def test_tflite_raw_heads(takes: str, returns: str, tmp_path: Path) -> None:
@@ -207,6 +210,7 @@ def test_tflite_raw_heads(takes: str, returns: str, tmp_path: Path) -> None:
             assert (difference <= 0.026).mean() > 0.97 and np.median(difference) < 0.02
 
 
+@tflite
 @pytest.mark.parametrize("returns", ["f32", "i8"])
 def test_tflite_with_its_decoding(returns: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("tflite")
@@ -234,6 +238,7 @@ def test_tflite_with_its_decoding(returns: str, tmp_path: Path, capsys: pytest.C
         assert np.abs(own[:, :2] * 64 - rows[:, :2]).max() < 3
 
 
+@tflite
 def test_broken_tflite_gives_one_sentence(tmp_path: Path) -> None:
     pytest.importorskip("tflite")
     from reference.tflite_models import ANCHORS, write_tflite
@@ -252,6 +257,7 @@ def test_broken_tflite_gives_one_sentence(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value) and str(path) in str(caught.value), name
 
 
+@tflite
 def test_weights_that_changed_are_not_forced_into_steps(tmp_path: Path) -> None:
     pytest.importorskip("tflite")
     from reference.tflite_models import ANCHORS, write_tflite
@@ -268,3 +274,11 @@ def test_weights_that_changed_are_not_forced_into_steps(tmp_path: Path) -> None:
     assert keep_stored(model, stored) == 1
     assert len(quantized_names(model)) == 4
     assert ANCHORS
+
+
+def test_an_old_openvino_is_not_trusted_with_tflite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "m.tflite"
+    path.write_bytes(b"\x1c\x00\x00\x00TFL3" + bytes(64))
+    monkeypatch.setattr(reading.ov, "__version__", "2025.0.0-17942-x")
+    with pytest.raises(ExportError, match=r"needs OpenVINO 2026\.4 or later.* this is 2025\.0\.0"):
+        import_model(path)

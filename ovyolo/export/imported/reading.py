@@ -14,9 +14,11 @@ from openvino import opset1
 from ovyolo.errors import ExportError, reason_of
 from ovyolo.export.imported.onnx_metadata import OnnxDamagedError, read_onnx_metadata
 
-__all__ = ["Runner", "float32_graph", "read_graph", "tidy", "weights_precision"]
+__all__ = ["Runner", "float32_graph", "read_graph", "reads_tflite", "tidy", "weights_precision"]
 
 FLOATS = ("f16", "bf16", "f64")
+# 2025.0 crashes on damaged files and computes some quantized operations wrongly; this one was tested
+TFLITE_SINCE = (2026, 4)
 
 
 def read_graph(path: Path) -> tuple[ov.Model, dict[str, str]]:
@@ -41,6 +43,11 @@ def read_graph(path: Path) -> tuple[ov.Model, dict[str, str]]:
         with open(path, "rb") as file:
             if file.read(8)[4:] != b"TFL3":
                 raise ExportError(f"{path} is not a TensorFlow Lite model: fetch or export the file again")
+        if not reads_tflite():
+            raise ExportError(
+                f"{path} needs OpenVINO {'.'.join(map(str, TFLITE_SINCE))} or later to be read, and this is "
+                f"{ov.__version__.split('-')[0]}: upgrade it where you export; what is exported runs on older ones"
+            )
     else:
         try:
             metadata = read_onnx_metadata(path)
@@ -61,6 +68,12 @@ def read_graph(path: Path) -> tuple[ov.Model, dict[str, str]]:
             f"operations that OpenVINO does not know ({reason_of(error)})"
         ) from error
     return model, metadata
+
+
+def reads_tflite() -> bool:
+    """Whether this OpenVINO reads TensorFlow Lite's files reliably."""
+    numbers = ov.__version__.split("-")[0].split(".")[:2]
+    return tuple(int(number) if number.isdigit() else 0 for number in numbers) >= TFLITE_SINCE
 
 
 def weights_precision(model: ov.Model) -> str:
