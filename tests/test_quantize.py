@@ -152,7 +152,7 @@ def test_a_journal_of_other_inputs_or_damaged_is_begun_anew(tmp_path: Path) -> N
         assert "x" not in Journal(path, {"model": "a"})
 
 
-def test_bad_data_is_told_before_work_begins(tmp_path: Path) -> None:
+def test_bad_data_is_told_before_work_begins(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model, data = write_spot_model(tmp_path / "m.xml"), write_spot_data(tmp_path / "d", train=4, val=4)
     images = sorted((tmp_path / "d" / "images" / "val").iterdir())
     images[0].write_bytes(b"nothing")
@@ -160,6 +160,9 @@ def test_bad_data_is_told_before_work_begins(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"2 files .* cannot be used") as caught:
         quantize(model, data, tmp_path / "q.xml")
     assert images[0].name in str(caught.value) and "outside" in str(caught.value)
+    assert main(["quantize", str(model), "--data", str(data), "-o", str(tmp_path / "q.xml")]) == 2
+    told = capsys.readouterr().err.strip().splitlines()
+    assert [line.startswith("bad: ") for line in told] == [True, True, False] and told[2].startswith("error: 2 files")
     assert not (tmp_path / "q.quantize.json").exists()
     result = quantize(model, data, tmp_path / "q.xml", skip_bad=True, max_drop=None)
     assert result.report["pictures"] == 2 and "2 file(s)" in " ".join(result.report["notes"])
