@@ -177,7 +177,7 @@ WAYS = (
     ),
     Way(
         "weights only, codebook of 16 a layer (non-linear)",
-        "the 16 that fit best: still too coarse",
+        "16 fitted to each layer: still too coarse",
         Scheme(weights_only=True, weight_format="codebook"),
     ),
 )

@@ -51,7 +51,7 @@ class Scheme:
         weights_only: only weights are stored in ``weight_format``; computing stays in floating point.
         weight_format: with ``weights_only``: ``"int8"`` (NNCF's, symmetric or asymmetric as ``weights`` says),
             ``"int4"``, ``"fp8"`` (E4M3), ``"nf4"`` (the 16 quantiles of a normal distribution: Dettmers et al.,
-            "QLoRA", 2023) or ``"codebook"`` (16 values that fit each layer best: Lloyd, "Least squares quantization in
+            "QLoRA", 2023) or ``"codebook"`` (16 values fitted to each layer: Lloyd, "Least squares quantization in
             PCM", 1982), all with one scale an output channel.
 
     Raises:
