@@ -36,8 +36,8 @@ def best_levels(values: Array, count: int = 16) -> Array:
     """The ``count`` numbers, float32 and ascending, that Lloyd's iteration from evenly spread ones fits to ``values``.
 
     Example:
-        >>> best_levels(np.array([1.0, 1.0, 4.0, 4.1, 8.0]), 3).round(2).tolist()
-        [1.0, 4.05, 8.0]
+        >>> best_levels(np.array([1.0, 1.0, 4.0, 4.5, 8.0]), 3).tolist()
+        [1.0, 4.25, 8.0]
     """
     ordered = np.sort(values.reshape(-1).astype(np.float64))
     sums = np.concatenate([[0.0], np.cumsum(ordered)])
