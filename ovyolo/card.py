@@ -15,9 +15,10 @@ from ovyolo.errors import ModelError
 if TYPE_CHECKING:
     import openvino
 
-__all__ = ["CARD_VERSION", "Card", "Head", "read_card", "write_card"]
+__all__ = ["CARD_VERSION", "UNQUANTIZED", "Card", "Head", "read_card", "write_card"]
 
 CARD_VERSION = 1
+UNQUANTIZED = ("FP32", "FP16")
 HEAD_KINDS = ("anchors", "rows")
 
 
@@ -48,7 +49,7 @@ class Card:
         names: class names; class ``i`` is ``names[i]``.
         imgsz: ``(height, width)`` of the network's input in pixels.
         head: how its outputs are decoded.
-        precision: what the weights are stored in: ``"FP32"``, ``"FP16"``, ``"INT8"``.
+        precision: what the weights are stored in: ``"FP32"``, ``"FP16"``, or a quantized kind such as ``"INT8"``.
         made: how the file came about: source file name, its SHA-256, tool versions.
         scores: what it scored, where it was measured; empty when never.
         notes: sentences that a user should know (for instance why a decoded head was kept).

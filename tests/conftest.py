@@ -38,3 +38,12 @@ def one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def spots(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A model that finds spots, and the ``data.yaml`` of pictures with spots."""
+    from reference.spot_model import write_spot_data, write_spot_model
+
+    folder = tmp_path_factory.mktemp("spots")
+    return write_spot_model(folder / "spots.xml"), write_spot_data(folder / "data")

@@ -13,18 +13,18 @@ from ovyolo.errors import ExportError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument(
-        "source", help="the trained model: a YOLOv5 .pt of any generation, or an .onnx or .xml made of one"
+        "source", help="the trained model: a YOLOv5 .pt of any generation, or an .onnx, .tflite or .xml made of one"
     )
     parser.add_argument("-o", "--output", help="the .xml to write (default: SOURCE with the suffix .xml)")
     parser.add_argument(
         "--imgsz", "--img", type=image_size, metavar="N|H,W",
-        help="input size in pixels, a multiple of the largest stride (default: 640, or what an .onnx or .xml has)",
+        help="input size in pixels, a multiple of the largest stride (default: 640, or what the others have)",
     )  # fmt: skip
     parser.add_argument("--fp32", action="store_true", help="store 32-bit weights (default: FP16, half the size)")
     parser.add_argument("--data", metavar="data.yaml", help="take the class names from this file")
     parser.add_argument(
         "--anchors", metavar="LIST",
-        help="for .onnx and .xml files with raw heads: anchors in pixels, finest level first, "
+        help="for files with raw heads, or with a quantized decoding: anchors in pixels, finest level first, "
         "as [[10,13, 16,30, 33,23], [30,61, 62,45, 59,119], [116,90, 156,198, 373,326]]",
     )  # fmt: skip
     parser.epilog = """examples:

@@ -59,6 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     scheme = parser.add_argument_group("scheme (the defaults lose least; see the README's table)")
     helps = {
         "preset": "mixed: asymmetric activations; performance: symmetric",
+        "activations": "static: ranges from the calibration pictures; dynamic: from each picture, in floating point",
+        "bits": "of weights and activations; OpenVINO's CPU computes 16 in floating point",
         "weights": "asymmetric needs --overflow none --rounding nearest",
         "granularity": "one scale an output channel, or one a tensor (with --rounding nearest)",
         "rounding": "compensated: by the statistics of the inputs; nearest: NNCF's",
@@ -66,15 +68,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "ranges": "how ranges follow from the calibration pictures",
         "overflow": "how products are kept from saturating without VNNI; half and first-layer are NNCF's "
         "(with --rounding nearest)",
+        "weight_format": "with --weights-only; all but int8 have 16 values an output channel's scale, fp8 256",
     }
     for name, choices in CHOICES.items():
         value = getattr(default, name)
         scheme.add_argument(
-            f"--{name.replace('_', '-')}", choices=choices, default=value, help=f"{helps[name]} (default: {value})"
+            f"--{name.replace('_', '-')}",
+            choices=choices,
+            default=value,
+            type=type(value),
+            help=f"{helps[name]} (default: {value})",
         )
     scheme.add_argument("--smooth-quant", type=fraction, metavar="ALPHA", help="SmoothQuant for convolutions, 0 to 1")
     scheme.add_argument(
-        "--weights-only", action="store_true", help="store weights in 8 bits, compute in floating point"
+        "--weights-only", action="store_true", help="only store weights in --weight-format, compute in floating point"
     )
     parser.add_argument(
         "--skip-bad", action="store_true", help="go on without files that cannot be used; exit status 1"

@@ -43,6 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", default="CPU", help="where to compute: CPU, GPU, NPU (default: CPU)")
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: OpenVINO decides)")
+    parser.add_argument(
+        "--precision", choices=("f32", "bf16", "f16"), help="what to compute in (default: f32 on a CPU)"
+    )
     parser.add_argument("--rect", action="store_true", help="least padding: a model a picture shape, made from a .pt")
     parser.add_argument("--cache-dir", metavar="DIR", help="keep compiled and exported models here")
     judge = parser.add_argument_group("judging")
@@ -113,8 +116,8 @@ def run(options: argparse.Namespace) -> int:
     if options.predictions is None:
         dataset, predictions = predict_dataset(
             options.model, dataset, conf=options.conf, iou=options.iou, max_det=options.max_det, imgsz=options.imgsz,
-            device=options.device, rect=options.rect, threads=options.threads, cache_dir=options.cache_dir,
-            skip_bad=options.skip_bad, quiet=options.quiet,
+            device=options.device, rect=options.rect, precision=options.precision, threads=options.threads,
+            cache_dir=options.cache_dir, skip_bad=options.skip_bad, quiet=options.quiet,
         )  # fmt: skip
     else:
         predictions = read_predictions(

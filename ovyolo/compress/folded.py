@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ovyolo.card import Card
+from ovyolo.card import UNQUANTIZED, Card
 from ovyolo.errors import ModelError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def load_folded(source: Path, imgsz: tuple[int, int] | None = None) -> tuple[ope
             )
         model, card = load_source(source, imgsz, None, None, True)
     kinds = {node.get_type_name() for node in model.get_ops()}
-    if card.precision == "INT8" or kinds.intersection(QUANTIZED_OPERATIONS):
+    if card.precision not in UNQUANTIZED or kinds.intersection(QUANTIZED_OPERATIONS):
         raise ModelError(f"{source} is quantized already: give the model that it was made from")
     # a new model of the same operations: one that was read from a file keeps that file's IR version
     model = model.clone()

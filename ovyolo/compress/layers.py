@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ovyolo.compress.activations import behind_dynamic
+
 if TYPE_CHECKING:
     import openvino
 
 __all__ = ["Layer", "float_layers", "layers_of", "quantized_names", "restore", "set_bias", "set_weights"]
 
 Array = NDArray[Any]
+FLOATS = ("f32", "f16", "bf16", "f64")
 LAYERS = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "MatMul")
 # operations that hand numbers on unchanged, so that a quantizer before them could as well stand behind them
 TRANSPARENT = ("Concat", "MaxPool", "Interpolate", "Transpose", "Reshape", "Convert", "SpaceToDepth", "DepthToSpace")
@@ -43,6 +46,12 @@ class Layer:
         """The axis of ``weights`` that counts outputs."""
         return {"GroupConvolution": 1, "ConvolutionBackpropData": 1}.get(self.kind, 0)
 
+    @property
+    def scale_shape(self) -> tuple[int, ...]:
+        """The shape of one number an output, to be multiplied with ``weights``."""
+        kept = {"GroupConvolution": (0, 1), "ConvolutionBackpropData": (1,)}.get(self.kind, (0,))
+        return tuple(size if axis in kept else 1 for axis, size in enumerate(self.weights.shape))
+
 
 def layers_of(model: openvino.Model) -> dict[str, Layer]:
     """The layers of a folded FP32 network that have constant weights, by name, in order."""
@@ -66,12 +75,12 @@ def layers_of(model: openvino.Model) -> dict[str, Layer]:
 
 
 def quantized_names(model: openvino.Model) -> list[str]:
-    """The layers of a quantized network whose weights are in 8 bits."""
+    """The layers of a quantized network whose weights are stored in fewer bits."""
     return [node.get_friendly_name() for node in _nodes(model) if _is_quantized(node)]
 
 
 def float_layers(model: openvino.Model) -> list[str]:
-    """The layers of a quantized network whose weights are not in 8 bits."""
+    """The layers of a quantized network whose weights are not."""
     return [node.get_friendly_name() for node in _nodes(model) if not _is_quantized(node)]
 
 
@@ -83,11 +92,11 @@ def _nodes(model: openvino.Model) -> Iterator[openvino.Node]:
 
 def _is_quantized(node: openvino.Node) -> bool:
     source = node.input_value(1).get_node()
-    while source.get_type_name() in ("Multiply", "Subtract", "Convert", "Reshape", "FakeQuantize"):
-        if source.get_type_name() == "FakeQuantize":
+    while source.get_type_name() in ("Multiply", "Subtract", "Convert", "Reshape", "FakeQuantize", "Gather"):
+        if source.get_type_name() in ("FakeQuantize", "Gather"):  # or a codebook, read by index
             return True
         source = source.input_value(0).get_node()
-    return source.get_type_name() == "Constant" and source.get_element_type().get_type_name() in ("i8", "u8")
+    return source.get_type_name() == "Constant" and source.get_element_type().get_type_name() not in FLOATS
 
 
 def _adder(node: openvino.Node) -> tuple[openvino.Node, int] | None:
@@ -109,10 +118,10 @@ def _by_name(model: openvino.Model) -> dict[str, openvino.Node]:
 
 
 def set_weights(node: openvino.Node, steps: Array, scale: Array) -> None:
-    """Give ``node`` the weights ``steps * scale``, stored as 8-bit integers."""
+    """Give ``node`` the weights ``steps * scale``, ``steps`` stored as they are: 8-bit or 16-bit integers."""
     from openvino import opset1
 
-    stored = opset1.constant(steps.astype(np.int8))
+    stored = opset1.constant(steps)
     product = opset1.multiply(opset1.convert(stored, "f32"), opset1.constant(scale.astype(np.float32)))
     product.set_friendly_name(f"{node.get_friendly_name()}/weights")
     node.input(1).replace_source_output(product.output(0))
@@ -154,6 +163,9 @@ def _unquantized(value: openvino.Output, known: dict[tuple[str, int], openvino.O
     kind = node.get_type_name()
     if kind == "FakeQuantize":
         return _unquantized(node.input_value(0), known)
+    dynamic = behind_dynamic(node)
+    if dynamic is not None:
+        return _unquantized(dynamic, known)
     if kind not in TRANSPARENT:
         return value
     key = node.get_friendly_name(), value.get_index()

@@ -175,21 +175,20 @@ def quantize_graph(
     return quantized
 
 
-def compress_weights(model: openvino.Model, mode: str = "int8") -> openvino.Model:
+def compress_weights(model: openvino.Model, mode: str = "int8_sym") -> openvino.Model:
     """A copy of ``model`` with only its weights in fewer bits; it computes in floating point.
 
     Args:
         model: FP32.
-        mode: a name of NNCF's ``CompressWeightsMode`` in lower case: ``"int8"``, ``"int8_sym"``, ``"nf4"``, ….
-            Convolutions take the 8-bit modes only; the others fall back to 8 bits for them.
+        mode: ``"int8_sym"`` or ``"int8_asym"``; NNCF's other modes leave convolutions in 8 bits all the same.
 
     Raises:
         ExportError: NNCF cannot do it.
     """
     nncf = load_nncf()
-    modes = {"int8": nncf.CompressWeightsMode.INT8_ASYM, **{m.value: m for m in nncf.CompressWeightsMode}}
+    modes = {"int8_asym": nncf.CompressWeightsMode.INT8_ASYM, "int8_sym": nncf.CompressWeightsMode.INT8_SYM}
     if mode not in modes:
-        raise ExportError(f"{mode!r} is no way to compress weights: {', '.join(sorted(modes))}")
+        raise ExportError(f"{mode!r} is no way to compress weights: {', '.join(modes)}")
     try:
         with silence(nncf):
             compressed: openvino.Model = nncf.compress_weights(model.clone(), mode=modes[mode])

@@ -23,7 +23,7 @@ def text_table(report: dict[str, Any]) -> str:
         f"{report['source']} on {report['data']}: {report['pictures']} pictures, {report['objects']} objects",
         "            " + "".join(f"{label:>8}" for _, label in SIZES),
         "  before    " + "".join(_cell(before[name]) for name, _ in SIZES),
-        "  INT8      " + "".join(_cell(after[name]) for name, _ in SIZES),
+        f"  {report['precision']:<10}" + "".join(_cell(after[name]) for name, _ in SIZES),
         "  drop      " + "".join(_cell(_minus(before[name], after[name])) for name, _ in SIZES),
     ]
     error = report.get("drop_error")
@@ -41,7 +41,7 @@ def text_table(report: dict[str, Any]) -> str:
         for name, one in report["alternatives"].items()
     ]
     size = report["size"]
-    lines.append(f"  size      {size['INT8'] / 1e6:.2f} MB, FP16 {size['FP16'] / 1e6:.2f} MB")
+    lines.append(f"  size      {size[report['precision']] / 1e6:.2f} MB, FP16 {size['FP16'] / 1e6:.2f} MB")
     calibration = report["calibration"]
     lines.append(f"  calibrated on {calibration['pictures']} pictures of {calibration['source']}")
     if report["float_layers"]:
@@ -85,7 +85,7 @@ def write_page(path: Path, report: dict[str, Any]) -> Path | None:
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ report.output }}: what INT8 costs</title>
+<title>{{ report.output }}: what {{ report.precision }} costs</title>
 <style>
 :root { color-scheme: light; --ink: #22303c; --soft: #5b6875; --line: #dfe5ea }
 * { box-sizing: border-box }
@@ -104,21 +104,21 @@ th, td { text-align: right; padding: 4px 10px; border-bottom: 1px solid var(--li
 th:first-child, td:first-child { text-align: left }
 </style></head><body><main>
 <h1>{{ report.output }}</h1>
-<p class="soft">{{ report.source }} in 8 bits, measured on {{ report.data }}: {{ report.pictures }} pictures,
+<p class="soft">{{ report.source }} as {{ report.precision }}, measured on {{ report.data }}: {{ report.pictures }} pictures,
 {{ report.objects }} objects</p>
 {% for note in report.notes %}<div class="note{{ ' caution' if 'CAUTION' in note }}">{{ note }}</div>
 {% endfor %}
 <div class="tiles">
 <div class="card"><span>drop of AP, points</span><b>{{ report.drop|points }}</b>
 {% if report.drop_error is not none %}<span>± {{ report.drop_error|points }} on other such pictures</span>{% endif %}</div>
-<div class="card"><span>times faster than FP32</span><b>{{ report.latency.speedup.INT8|points }}</b>
-<span>{{ report.latency.ms.FP32|points }} → {{ report.latency.ms.INT8|points }} ms</span></div>
-<div class="card"><span>size, MB</span><b>{{ (report.size.INT8 / 1e6)|points }}</b>
+<div class="card"><span>times faster than FP32</span><b>{{ report.latency.speedup[report.precision]|points }}</b>
+<span>{{ report.latency.ms.FP32|points }} → {{ report.latency.ms[report.precision]|points }} ms</span></div>
+<div class="card"><span>size, MB</span><b>{{ (report.size[report.precision] / 1e6)|points }}</b>
 <span>FP16: {{ (report.size.FP16 / 1e6)|points }}</span></div>
 <div class="card"><span>layers in floating point</span><b>{{ report.float_layers|length }}</b>
 <span>of {{ report.layers_in_all }}</span></div></div>
 <h2>AP before and after, in points</h2><div class="card"><table>
-<tr><th></th><th>before</th><th>INT8</th><th>drop</th></tr>
+<tr><th></th><th>before</th><th>{{ report.precision }}</th><th>drop</th></tr>
 {% for label, before, after in figures %}<tr><td>{{ label }}</td><td>{{ before|points }}</td><td>{{ after|points }}</td><td>{{ minus(before, after)|points }}</td></tr>
 {% endfor %}</table></div>
 <h2>What was tried</h2><div class="card"><table>
@@ -133,7 +133,7 @@ is what that takes, as a share of all multiplications.</p>
 <div class="card"><table><tr><th>layer</th><th>harm, %</th><th>cost, %</th><th>put back</th></tr>
 {% for name, harm, cost in report.layers %}<tr><td>{{ name }}</td><td>{{ (100 * harm)|points }}</td><td>{{ (100 * cost)|points }}</td><td>{{ 'yes' if name in report.float_layers }}</td></tr>
 {% endfor %}</table></div>{% endif %}
-<h2>AP by class, in points</h2><div class="card"><table><tr><th>class</th><th>before</th><th>INT8</th><th>drop</th></tr>
+<h2>AP by class, in points</h2><div class="card"><table><tr><th>class</th><th>before</th><th>{{ report.precision }}</th><th>drop</th></tr>
 {% for name, before, after in classes %}<tr><td>{{ name }}</td><td>{{ before|points }}</td><td>{{ after|points }}</td><td>{{ minus(before, after)|points }}</td></tr>
 {% endfor %}</table></div>
 <h2>How it was made</h2><div class="card"><table>

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ovyolo.compress.activations import make_dynamic, widen
 from ovyolo.compress.layers import Layer, layers_of, quantized_names, set_bias, set_weights
 from ovyolo.compress.moments import measure_moments, rounds_of
-from ovyolo.compress.nncf_bridge import quantize_graph
-from ovyolo.compress.rounding import round_compensated, round_nearest
+from ovyolo.compress.nncf_bridge import compress_weights, quantize_graph
+from ovyolo.compress.rounding import round_16, round_compensated, round_nearest
 from ovyolo.compress.scheme import Scheme
 from ovyolo.compress.stages import Stages
+from ovyolo.compress.weight_formats import store_weights
 
 if TYPE_CHECKING:
     import openvino
@@ -46,7 +48,7 @@ class Quantizer:
         self.layers = layers_of(model)
         self.pictures = pictures
         self._stages = stages
-        self._rounded: dict[tuple[str, str], dict[str, _Rounded]] = {}
+        self._rounded: dict[tuple[str, str, int], dict[str, _Rounded]] = {}
 
     def __call__(self, scheme: Scheme) -> openvino.Model:
         """The network quantized by ``scheme``; its ``model`` stays as it is.
@@ -55,20 +57,33 @@ class Quantizer:
             ExportError: NNCF cannot.
         """
         if scheme.weights_only:
-            from ovyolo.compress.nncf_bridge import compress_weights
-
-            return compress_weights(self.model)
+            return self._weights_only(scheme)
         with self._stages.stage("measuring ranges", len(self.pictures), "picture") as tell:
             quantized = quantize_graph(self.model, self.pictures, scheme, tell)
         exact_input(quantized)
         if scheme.refined:
             self._set_weights(quantized, scheme)
+        if scheme.bits == 16:
+            widen(quantized)
+        if scheme.activations == "dynamic":
+            make_dynamic(quantized)
         quantized.validate_nodes_and_infer_types()
         return quantized
 
+    def _weights_only(self, scheme: Scheme) -> openvino.Model:
+        if scheme.weight_format == "int8":
+            return compress_weights(self.model, "int8_asym" if scheme.weights == "asymmetric" else "int8_sym")
+        copy = self.model.clone()
+        for node in copy.get_ordered_ops():
+            layer = self.layers.get(node.get_friendly_name())
+            if layer is not None:
+                node.input(1).replace_source_output(store_weights(layer, scheme.weight_format))
+        copy.validate_nodes_and_infer_types()
+        return copy
+
     def _set_weights(self, quantized: openvino.Model, scheme: Scheme) -> None:
         names = [name for name in quantized_names(quantized) if name in self.layers]
-        key = scheme.rounding, scheme.overflow
+        key = scheme.rounding, scheme.overflow, scheme.bits
         if key not in self._rounded:
             self._rounded[key] = self._round([self.layers[name] for name in names], scheme)
         nodes = {node.get_friendly_name(): node for node in quantized.get_ordered_ops()}
@@ -82,6 +97,8 @@ class Quantizer:
         pairs = scheme.overflow == "pairs"
         found: dict[str, _Rounded] = {}
         compensable = [layer for layer in layers if layer.kind in ("Convolution", "MatMul")]
+        if scheme.bits == 16:
+            return {layer.name: _Rounded(*round_16(layer), layer.bias) for layer in layers}
         if scheme.rounding == "compensated":
             few = self.pictures[:: max(1, -(-len(self.pictures) // MOMENT_PICTURES))]
             rounds = rounds_of(compensable)

@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from ovyolo.compress.layers import Layer
 from ovyolo.compress.moments import Moments
 
-__all__ = ["LARGEST", "PAIR_LIMIT", "channel_scale", "round_compensated", "round_nearest"]
+__all__ = ["LARGEST", "PAIR_LIMIT", "channel_scale", "round_16", "round_compensated", "round_nearest"]
 
 Array = NDArray[Any]
 LARGEST = 127
+LARGEST_16 = 32767
 PAIR_LIMIT = 128  # 255 * 128 = 32640 < 32767
 DAMPING = 0.005
 BLOCK = 64
@@ -45,12 +46,6 @@ def _like(rows: Array, layer: Layer) -> Array:
     if layer.kind == "ConvolutionBackpropData":
         return np.ascontiguousarray(rows.reshape(shape[1], shape[0], *shape[2:]).swapaxes(0, 1))
     return rows.reshape(shape)
-
-
-def _scale_shape(layer: Layer) -> tuple[int, ...]:
-    shape = layer.weights.shape
-    kept = {"GroupConvolution": (0, 1), "ConvolutionBackpropData": (1,)}.get(layer.kind, (0,))
-    return tuple(size if axis in kept else 1 for axis, size in enumerate(shape))
 
 
 def _pair_sums(rows: Array) -> Array:
@@ -82,7 +77,15 @@ def round_nearest(layer: Layer, pairs: bool) -> tuple[Array, Array]:
     rows = _rows(layer)
     scale = channel_scale(rows, pairs)
     steps = np.clip(np.round(rows / scale[:, None, None]), -LARGEST, LARGEST)
-    return _like(steps, layer).astype(np.int8), scale.reshape(_scale_shape(layer)).astype(np.float32)
+    return _like(steps, layer).astype(np.int8), scale.reshape(layer.scale_shape).astype(np.float32)
+
+
+def round_16(layer: Layer) -> tuple[Array, Array]:
+    """The layer's weights as steps (int16) and scale (float32)."""
+    rows = _rows(layer)
+    scale = channel_scale(rows, False) * (LARGEST / LARGEST_16)
+    steps = np.clip(np.round(rows / scale[:, None, None]), -LARGEST_16, LARGEST_16)
+    return _like(steps, layer).astype(np.int16), scale.reshape(layer.scale_shape).astype(np.float32)
 
 
 def round_compensated(layer: Layer, moments: Moments, pairs: bool) -> tuple[Array, Array, Array]:
@@ -131,7 +134,7 @@ def round_compensated(layer: Layer, moments: Moments, pairs: bool) -> tuple[Arra
             rest[:, end:] -= errors @ factor[begin:end, end:]
     left = (steps * scale[:, None] - weights) @ moments.mean
     shaped = _like(steps.reshape(rows.shape), layer)
-    return shaped.astype(np.int8), scale.reshape(_scale_shape(layer)).astype(np.float32), left
+    return shaped.astype(np.int8), scale.reshape(layer.scale_shape).astype(np.float32), left
 
 
 def _factor(covariance: Array) -> tuple[Array, Array]:

@@ -9,15 +9,19 @@ from ovyolo.errors import DimensionError
 
 __all__ = ["CHOICES", "Scheme"]
 
-CHOICES: dict[str, tuple[str, ...]] = {
+CHOICES: dict[str, tuple[Any, ...]] = {
     "preset": ("mixed", "performance"),
+    "activations": ("static", "dynamic"),
+    "bits": (8, 16),
     "weights": ("symmetric", "asymmetric"),
     "granularity": ("channel", "tensor"),
     "rounding": ("compensated", "nearest"),
     "bias_correction": ("fast", "accurate", "none"),
     "ranges": ("mean-minmax", "minmax", "median-minmax", "quantile", "histogram"),
     "overflow": ("pairs", "half", "first-layer", "none"),
+    "weight_format": ("int8", "int4", "fp8", "nf4", "codebook"),
 }
+WEIGHT_NAMES = {"int8": "INT8", "int4": "INT4", "fp8": "FP8", "nf4": "NF4", "codebook": "CODEBOOK4"}
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,10 @@ class Scheme:
     Args:
         preset: ``"mixed"``: activations asymmetric, weights symmetric. ``"performance"``: both symmetric, which wastes
             nearly half of the steps on SiLU's small negative lobe.
+        activations: ``"static"``: ranges from the calibration pictures. ``"dynamic"``: from each picture as it is
+            computed, which takes no calibration, and which OpenVINO computes in floating point: slower than FP32.
+        bits: 8, or 16 for weights and activations; OpenVINO's CPU has no 16-bit integer kernels and computes them in
+            floating point, too. ``rounding``, ``overflow`` and ``bias_correction`` mean nothing then.
         weights: ``"symmetric"`` or ``"asymmetric"`` (needs ``overflow="none"``, because an offset cannot be kept
             from saturating).
         granularity: one scale an output ``"channel"`` of the weights, or one a ``"tensor"``.
@@ -40,7 +48,11 @@ class Scheme:
             seventh of a bit. ``"half"``: NNCF's ``ENABLE``, a whole bit. ``"first-layer"``: NNCF's own default.
             ``"none"``: safe on CPUs with VNNI only.
         smooth_quant: alpha from 0 to 1 of SmoothQuant for convolutions; by default it is off.
-        weights_only: only weights are stored in 8 bits; computing stays in floating point.
+        weights_only: only weights are stored in ``weight_format``; computing stays in floating point.
+        weight_format: with ``weights_only``: ``"int8"`` (NNCF's, symmetric or asymmetric as ``weights`` says),
+            ``"int4"``, ``"fp8"`` (E4M3), ``"nf4"`` (the 16 quantiles of a normal distribution: Dettmers et al.,
+            "QLoRA", 2023) or ``"codebook"`` (16 values fitted to each layer: Lloyd, "Least squares quantization in
+            PCM", 1982), all with one scale an output channel.
 
     Raises:
         DimensionError: a choice that does not exist, or choices that exclude each other.
@@ -53,6 +65,8 @@ class Scheme:
     """
 
     preset: str = "mixed"
+    activations: str = "static"
+    bits: int = 8
     weights: str = "symmetric"
     granularity: str = "channel"
     rounding: str = "compensated"
@@ -61,16 +75,25 @@ class Scheme:
     overflow: str = "pairs"
     smooth_quant: float | None = None
     weights_only: bool = False
+    weight_format: str = "int8"
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
             value = getattr(self, name)
             if value not in choices:
-                raise DimensionError(f"{name} is {value!r}; it takes one of {', '.join(choices)}")
+                raise DimensionError(f"{name} is {value!r}; it takes one of {', '.join(map(str, choices))}")
         if self.smooth_quant is not None and not 0 <= self.smooth_quant <= 1:
             raise DimensionError(f"smooth_quant is {self.smooth_quant}; it takes a number from 0 to 1")
         if self.weights_only:
+            if self.activations != "static" or self.bits != 8:
+                raise DimensionError(
+                    "weights_only leaves activations in floating point: leave activations and bits out"
+                )
             return
+        if self.weight_format != "int8":
+            raise DimensionError(f"weight_format={self.weight_format!r} needs weights_only")
+        if self.bits == 16 and self.activations == "dynamic":
+            raise DimensionError("activations='dynamic' is for 8 bits")
         if self.weights == "asymmetric" and self.overflow != "none":
             raise DimensionError(
                 "asymmetric weights cannot be kept from saturating on CPUs without VNNI: choose overflow='none' with "
@@ -87,18 +110,26 @@ class Scheme:
     @property
     def refined(self) -> bool:
         """Whether weights are set here, not by NNCF."""
-        return not self.weights_only and (self.rounding == "compensated" or self.overflow == "pairs")
+        return not self.weights_only and (self.bits == 16 or self.rounding == "compensated" or self.overflow == "pairs")
+
+    @property
+    def precision(self) -> str:
+        """What the network that is made is called: ``INT8``, ``INT16``, or what its weights are in."""
+        return WEIGHT_NAMES[self.weight_format] if self.weights_only else f"INT{self.bits}"
 
     def to_dict(self) -> dict[str, Any]:
         """The choices by name."""
         return asdict(self)
 
     def describe(self, usual: Scheme | None = None) -> str:
-        """``INT8``, and the choices that differ from those of ``usual``, by default the defaults."""
+        """Its precision, and the choices that differ from those of ``usual``, by default the defaults."""
         if self.weights_only:
-            return "INT8 weights only"
-        words = ["INT8"]
+            asymmetric = ", weights asymmetric" if self.weights == "asymmetric" else ""
+            return f"{self.precision} weights only{asymmetric}"
+        words = [self.precision]
         for one in fields(self):
+            if one.name == "bits":
+                continue
             value = getattr(self, one.name)
             if value != (one.default if usual is None else getattr(usual, one.name)):
                 words.append(f"{one.name.replace('_', ' ')} {value}")

@@ -167,7 +167,7 @@ def spread(total: int, count: int) -> list[int]:
 
 def alternatives(scheme: Scheme) -> list[Scheme]:
     """Other ways to quantize that cost no speed, to be tried before layers go back to floating point."""
-    if scheme.weights_only:
+    if scheme.weights_only or scheme.bits != 8 or scheme.activations != "static":
         return []
     others = []
     if scheme.rounding == "nearest" and scheme.weights == "symmetric" and scheme.smooth_quant is None:

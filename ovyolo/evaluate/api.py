@@ -74,6 +74,7 @@ def predict_dataset(
     imgsz: int | tuple[int, ...] | None = None,
     device: str = "CPU",
     rect: bool = False,
+    precision: str | None = None,
     threads: int | None = None,
     cache_dir: str | Path | None = None,
     skip_bad: bool = False,
@@ -96,12 +97,12 @@ def predict_dataset(
         card = read_model(model_file(path, side, cache), ov.Core())[1]
         mapping, note = class_mapping(card, dataset, path.name)
         predictions = predict_rect(
-            path, card, dataset, imgsz=side, device=device, threads=threads, cache_dir=cache,
+            path, card, dataset, imgsz=side, device=device, precision=precision, threads=threads, cache_dir=cache,
             skip_bad=skip_bad, quiet=quiet, conf=conf, iou=iou, max_det=max_det,
         )  # fmt: skip
     else:
         session, card = open_session(
-            model_file(path, imgsz, cache), device, slots=SLOTS, threads=threads, cache_dir=cache
+            model_file(path, imgsz, cache), device, precision=precision, slots=SLOTS, threads=threads, cache_dir=cache
         )
         with closing(session):
             mapping, note = class_mapping(card, dataset, path.name)
@@ -116,6 +117,7 @@ def predict_dataset(
     if failed:
         left = replace(left, problems=(*left.problems, *failed)).checked(skip_bad=True)
     made = {"model": path.name, **predictions.made, "precision": card.precision}
+    made |= {"computed in": precision} if precision else {}
     return Judged(left, replace(predictions, made=made, notes=(*predictions.notes, *([note] if note else []))))
 
 
@@ -147,6 +149,7 @@ def evaluate(
     imgsz: int | tuple[int, ...] | None = None,
     device: str = "CPU",
     rect: bool = False,
+    precision: str | None = None,
     at_conf: float | None = None,
     match_iou: float = 0.5,
     threads: int | None = None,
@@ -170,6 +173,7 @@ def evaluate(
         max_det: at most so many boxes a picture.
         imgsz: input size for a model that is exported first.
         device: where to compute, as OpenVINO names it.
+        precision: what to compute in: ``"f32"``, ``"bf16"`` or ``"f16"``; by default 32 bits on a CPU.
         rect: give each picture the smallest input that holds it, a model a shape; needs a ``.pt``.
         at_conf: the confidence for precision, recall, F1 and the confusion matrix; by default where mean F1 is highest.
         match_iou: the IoU from which a box has found an object, for the same.
@@ -195,7 +199,7 @@ def evaluate(
     dataset.checked(skip_bad)
     judged = predict_dataset(
         model, dataset, conf=conf, iou=iou, max_det=max_det, imgsz=imgsz, device=device, rect=rect,
-        threads=threads, cache_dir=cache_dir, skip_bad=skip_bad, quiet=quiet,
+        precision=precision, threads=threads, cache_dir=cache_dir, skip_bad=skip_bad, quiet=quiet,
     )  # fmt: skip
     if problems := judged.dataset.problems:
         warnings.warn(

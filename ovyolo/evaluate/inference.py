@@ -219,6 +219,7 @@ def predict_rect(
     *,
     imgsz: int = 640,
     device: str = "CPU",
+    precision: str | None = None,
     threads: int | None = None,
     cache_dir: Path | None = None,
     skip_bad: bool = False,
@@ -233,7 +234,7 @@ def predict_rect(
         card: what it becomes, at whatever size.
         dataset: whose pictures.
         imgsz: what the longer side of every picture becomes.
-        device, threads, cache_dir: as for :class:`~ovyolo.Detector`.
+        device, precision, threads, cache_dir: as for :class:`~ovyolo.Detector`.
         skip_bad, quiet, setting: as for :func:`predict`.
 
     Raises:
@@ -249,7 +250,7 @@ def predict_rect(
     failed: dict[int, str] = {}
     for shape, members in progress(groups.items(), total=len(groups), unit="shape", quiet=quiet):
         path = model_file(source, shape, cache_dir)
-        session, _ = open_session(path, device, slots=SLOTS, threads=threads, cache_dir=cache_dir)
+        session, _ = open_session(path, device, precision=precision, slots=SLOTS, threads=threads, cache_dir=cache_dir)
         with closing(session):
             pictures = Pictures(dataset.subset(members), shape)
             part = predict(session, card, pictures, skip_bad=skip_bad, **setting)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["as_imgsz", "export", "load_source"]
 
 CHECKPOINT_SUFFIXES = (".pt", ".pth")
-GRAPH_SUFFIXES = (".onnx", ".xml")
+GRAPH_SUFFIXES = (".onnx", ".xml", ".tflite")
 
 
 def as_imgsz(imgsz: int | Sequence[int]) -> tuple[int, int]:
@@ -46,14 +46,21 @@ def load_source(
 
         return import_model(source, imgsz=imgsz, names=names, anchors=anchors)
     if suffix not in CHECKPOINT_SUFFIXES:
-        raise ExportError(f"{source} is not a model that can be exported: give a .pt, .onnx or .xml file")
+        if suffix == ".pt2":
+            raise ExportError(
+                f"{source} is a program of torch.export, which only PyTorch reads: write it as ONNX there, by "
+                "torch.onnx.export(torch.export.load(...), f='best.onnx', dynamo=True), and export that"
+            )
+        raise ExportError(f"{source} is not a model that can be exported: give a .pt, .onnx, .tflite or .xml file")
 
     from ovyolo.export.checkpoint import read_checkpoint
     from ovyolo.export.graph import build_model
     from ovyolo.export.provenance import provenance
 
     if anchors is not None:
-        raise ExportError(f"{source} brings its own anchors: --anchors is for .onnx and .xml files with raw heads")
+        raise ExportError(
+            f"{source} brings its own anchors: --anchors is for .onnx, .tflite and .xml files with raw heads"
+        )
     checkpoint = read_checkpoint(source)
     model, card = build_model(checkpoint, imgsz or (640, 640), keep_half=not fp32)
     card = replace(card, made=provenance(source))
@@ -78,14 +85,14 @@ def export(
     """Turn a trained model into an OpenVINO IR with a card, without PyTorch and without running code from the file.
 
     Args:
-        source: a YOLOv5 ``.pt`` of any generation, or an ``.onnx`` or ``.xml`` made from one.
+        source: a YOLOv5 ``.pt`` of any generation, or an ``.onnx``, ``.tflite`` or ``.xml`` made from one.
         output: the ``.xml`` to write, its ``.bin`` beside it; by default ``source`` with the suffix ``.xml``.
         imgsz: input size in pixels, one number or ``(height, width)``, each a multiple of the model's largest stride;
-            by default 640, or for ``.onnx`` and ``.xml`` the size that the file has.
+            by default 640, or for the others the size that the file has.
         fp32: store 32-bit weights; by default they are stored as FP16, half the size.
         data: a ``data.yaml`` whose ``names`` are used instead of those in ``source``.
-        anchors: anchors ``[level][anchor] = (width, height)`` in input pixels, finest level first: only for ``.onnx``
-            and ``.xml`` files with raw heads, which do not hold them.
+        anchors: anchors ``[level][anchor] = (width, height)`` in input pixels, finest level first: only for files
+            with raw heads, which do not hold them, and for those whose decoding was quantized, which hold them rounded.
 
     Returns:
         The path of the ``.xml`` that was written.
@@ -107,7 +114,7 @@ def export(
     size = None if imgsz is None else as_imgsz(imgsz)
     if not source.is_file():
         problem = "is a folder, not a file" if source.is_dir() else "does not exist"
-        raise ExportError(f"{source} {problem}: give the path of a .pt, .onnx or .xml file")
+        raise ExportError(f"{source} {problem}: give the path of a .pt, .onnx, .tflite or .xml file")
     if target.exists() and target.samefile(source):
         raise ExportError(f"{target} would overwrite its own source: name another file with -o")
     names = None

@@ -29,6 +29,10 @@ RELEASES = {
 }
 
 
+# numbers that were not there from the beginning, and a release that surely has them
+YOUNG_TYPES = {"nf4": "2024.0", "f8e4m3": "2024.3", "f8e5m2": "2024.3", "f4e2m1": "2024.5"}
+
+
 def downgrade(model: ov.Model) -> list[str]:
     """Rewrite ``model``, in place, in operations of opset 1 to 7, which OpenVINO 2021.4 and later read.
 
@@ -51,11 +55,22 @@ def downgrade(model: ov.Model) -> list[str]:
         opset = opset_of(node)
         if opset is None or opset > NEWEST_PORTABLE:
             newer[node.get_type_name()] = 99 if opset is None else opset
+    young = _young_types(model)
     if not newer:
-        return []
+        return young
     release = RELEASES.get(max(newer.values()), "of the release that made it")
     kinds = ", ".join(sorted(newer))
-    return [f"It needs OpenVINO {release} or later: its operations {kinds} were not brought down to older ones."]
+    return [
+        f"It needs OpenVINO {release} or later: its operations {kinds} were not brought down to older ones.",
+        *young,
+    ]
+
+
+def _young_types(model: ov.Model) -> list[str]:
+    """A sentence about numbers that old runtimes do not know."""
+    kinds = {node.get_output_element_type(0).get_type_name() for node in model.get_ops() if node.get_output_size()}
+    found = sorted(kinds.intersection(YOUNG_TYPES), key=YOUNG_TYPES.__getitem__)
+    return [f"It needs OpenVINO {YOUNG_TYPES[found[-1]]} or later, for its {found[-1]} weights."] if found else []
 
 
 def opset_of(node: ov.Node) -> int | None:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ovyolo.card import Card, write_card
+from ovyolo.card import UNQUANTIZED, Card, write_card
 from ovyolo.errors import ExportError
 from ovyolo.export.half import halve_weights
 
@@ -47,8 +47,8 @@ def save_ir(model: openvino.Model, card: Card, path: Path, *, fp32: bool = False
 
     Args:
         model: the network, static; brought down to opset 7 in place, and its ``rt_info`` gets the card.
-        card: what it is; its ``precision`` is set to what is stored (``"INT8"`` stays), and what an old runtime could
-            not read is added to its ``notes``.
+        card: what it is; its ``precision`` is set to what is stored (``"INT8"`` and its like stay), and what
+            an old runtime could not read is added to its ``notes``.
         path: where to; must end in ``.xml``.
         fp32: keep 32-bit weights; by default they are stored as FP16.
 
@@ -67,7 +67,7 @@ def save_ir(model: openvino.Model, card: Card, path: Path, *, fp32: bool = False
     for result, name in zip(model.get_results(), card.head.outputs, strict=True):
         # an IR of version 10 knows outputs by the operation that they come from
         result.input_value(0).get_node().set_friendly_name(name)
-    precision = card.precision if card.precision == "INT8" else "FP32" if fp32 else "FP16"
+    precision = card.precision if card.precision not in UNQUANTIZED else "FP32" if fp32 else "FP16"
     card = replace(card, precision=precision, notes=(*card.notes, *(note for note in notes if note not in card.notes)))
     if not fp32:
         halve_weights(model)

@@ -49,8 +49,10 @@ def replace_input(model: ov.Model, stage: InputStage) -> tuple[ov.Node, list[str
     """
     batch, _, height, width = stage.entry.get_shape()
     swap = not stage.entry_bgr
-    plain = swap or stage.gain != 1
+    plain = swap or stage.gain != 1 or stage.offset != 0
     first = _first_convolutions(model, stage.entry) if plain else None
+    if first is not None and stage.offset and not all(channels.quantized for _, channels in first.convolutions):
+        first = None  # a convolution's padding cannot take an offset, a quantizer's range can
     targets = list(stage.entry.get_target_inputs())
 
     parameter = opset1.parameter([batch, height, width, 3], np.uint8, name="images")
@@ -62,7 +64,7 @@ def replace_input(model: ov.Model, stage: InputStage) -> tuple[ov.Node, list[str
         for convolution, channels in first.convolutions:
             _fold(convolution, channels.tags, 1.0 if channels.quantized else stage.gain, swap)
         for quantizer in first.quantizers:
-            _take_bytes(quantizer, stage.gain)
+            _take_bytes(quantizer, stage.gain, stage.offset)
     elif plain:
         notes.append(
             "It scales and reorders its input by separate operations, as its first layer could not take that in."
@@ -71,6 +73,8 @@ def replace_input(model: ov.Model, stage: InputStage) -> tuple[ov.Node, list[str
             channels = opset1.constant(np.array([2, 1, 0], np.int64))
             value = opset1.gather(value, channels, opset1.constant(np.array(1, np.int64)), name="images/rgb")
         value = opset1.multiply(value, opset1.constant(np.float32(stage.gain)), name="images/scaled")
+        if stage.offset:
+            value = opset1.add(value, opset1.constant(np.float32(stage.offset * stage.gain)))
     for target in targets:
         target.replace_source_output(value.output(0))
     return parameter, notes
@@ -175,12 +179,12 @@ def _fold(convolution: ov.Node, tags: list[Tag], gain: float, swap: bool) -> Non
         node.input(1).replace_source_output(opset1.constant(np.ascontiguousarray(values)).output(0))
 
 
-def _take_bytes(quantizer: ov.Node, gain: float) -> None:
-    """Let ``quantizer`` take values that are ``1 / gain`` times as large; what it gives stays the same."""
+def _take_bytes(quantizer: ov.Node, gain: float, offset: float) -> None:
+    """Let ``quantizer`` take bytes ``b`` in place of ``(b + offset) * gain``; what it gives stays the same."""
     for index in (1, 2):
         bound = input_array(quantizer, index)
         assert bound is not None
-        wider = opset1.constant((bound.astype(np.float64) / gain).astype(np.float32))
+        wider = opset1.constant((bound.astype(np.float64) / gain - offset).astype(np.float32))
         quantizer.input(index).replace_source_output(wider.output(0))
 
 

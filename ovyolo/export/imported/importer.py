@@ -12,8 +12,10 @@ from openvino import opset1
 
 from ovyolo.card import Card
 from ovyolo.errors import DataError, DimensionError, ExportError, OvyoloError, reason_of
+from ovyolo.export.imported.cut import find_heads
 from ovyolo.export.imported.fold_input import replace_input
 from ovyolo.export.imported.plan import GivenAnchors, Plan, make_plan
+from ovyolo.export.imported.quantized import keep_stored
 from ovyolo.export.imported.rawheads import raw_rows
 from ovyolo.export.imported.reading import Runner, read_graph, tidy
 from ovyolo.export.imported.selfcheck import check_halved, check_heads, check_kept_rows, picture
@@ -23,6 +25,8 @@ from ovyolo.export.opsets import downgrade
 from ovyolo.export.provenance import provenance
 
 __all__ = ["import_model"]
+
+FORMATS = {".xml": "OpenVINO IR", ".tflite": "TensorFlow Lite", ".onnx": "ONNX"}
 
 
 def import_model(
@@ -62,7 +66,7 @@ def import_model(
     if original.has_rt_info(["ovyolo", "card"]):
         raise ExportError(f"{path} is already an ovyolo model: use it as it is")
     try:
-        source = Source(original, imgsz)
+        source = Source(original, imgsz, rgb=path.suffix.lower() == ".tflite")
         found = make_plan(source, anchors)
         class_names = _names(found, names, *graph_names(original, metadata, path))
         model = _build(source, found, imgsz)
@@ -96,7 +100,7 @@ def _names(found: Plan, given: tuple[str, ...] | None, stored: tuple[str, ...] |
 
 
 def _made(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
-    made = {**provenance(path), "format": "OpenVINO IR" if path.suffix.lower() == ".xml" else "ONNX"}
+    made = {**provenance(path), "format": FORMATS.get(path.suffix.lower(), "ONNX")}
     return made | {key: metadata[key][:200] for key in ("onnx.opset", "onnx.producer") if key in metadata}
 
 
@@ -114,13 +118,30 @@ def _build(source: Source, found: Plan, imgsz: tuple[int, int] | None) -> ov.Mod
     finished = model.clone()
     tidy(finished)
     found.notes += downgrade(finished)
+    _store(source, found, finished)
     _check(source, found, finished)
     if imgsz is None or imgsz == source.imgsz:
         return finished
     # what was folded above is of one size only
     model = _resized(model, imgsz, found)
     tidy(model)
+    keep_stored(model, source.stored)
     return model
+
+
+def _store(source: Source, found: Plan, model: ov.Model) -> None:
+    """Put 8-bit weights back, and say where that could not be done."""
+    missed = keep_stored(model, source.stored)
+    shifted = sum(bool(one.zero.any()) for one in source.stored.values())
+    if shifted:
+        found.notes.append(
+            f"The 8-bit weights of {shifted} layers are asymmetric: OpenVINO computes these in floating point, so "
+            "that only the file is smaller."
+        )
+    if missed:
+        found.notes.append(
+            f"The weights of {missed} layers are no longer those 8-bit numbers that they were in its source."
+        )
 
 
 def _resized(model: ov.Model, imgsz: tuple[int, int], found: Plan) -> ov.Model:
@@ -151,8 +172,13 @@ def _resized(model: ov.Model, imgsz: tuple[int, int], found: Plan) -> ov.Model:
 
 def _check(source: Source, found: Plan, model: ov.Model) -> None:
     """Run the file and the ``model`` made from it on the same pictures and compare."""
-    # a file that computes in FP16 is compared loosely with itself in FP32, and only that strictly with the model
-    reference = source.exact if source.halved else source.original
+    # a file that computes in FP16 is compared loosely with itself in FP32, and only that strictly with the model; one
+    # that quantizes behind its heads is compared as it would be without that
+    reference = source.exact if source.halved or source.eased else source.original
+    if found.by_heads:
+        reference = source.exact.clone()
+        heads = find_heads([reference.get_results()[source.decoded or 0].input_value(0)])
+        reference = ov.Model([opset1.result(head) for head in heads], reference.get_parameters(), "heads")
     original, made = Runner(reference), Runner(model)
     halved = Runner(source.original) if source.halved else None
     for seed in range(2):
@@ -169,7 +195,7 @@ def _check(source: Source, found: Plan, model: ov.Model) -> None:
 
 def _rows(source: Source, found: Plan, outputs: list[NDArray[np.float32]]) -> NDArray[Any]:
     """The file's own ``outputs`` for its first picture as rows ``[R, 5+nc]``, finest level first."""
-    if source.decoded is None:
+    if source.decoded is None or found.by_heads:
         assert found.levels is not None
         return raw_rows(outputs, found.levels, found.head.anchors)
     rows = outputs[source.decoded][0]

@@ -35,6 +35,7 @@ class InputStage:
         takes_bgr: the file's input is BGR, otherwise RGB.
         gain: ``entry`` is this many times the byte.
         entry_bgr: ``entry`` is BGR, otherwise RGB.
+        offset: what is added to a byte where the file's input is signed, -128; otherwise 0.
         notes: what had to be assumed.
     """
 
@@ -44,6 +45,7 @@ class InputStage:
     takes_bgr: bool = False
     gain: float = 1 / 255
     entry_bgr: bool = False
+    offset: int = 0
     notes: list[str] = field(default_factory=list)
 
     def feed(self, picture: NDArray[np.uint8], parameter: ov.Node) -> NDArray[Any]:
@@ -51,13 +53,14 @@ class InputStage:
         kind = parameter.get_output_element_type(0).to_dtype()
         image: NDArray[Any] = picture if self.takes_bgr else picture[..., ::-1]
         image = image if self.takes_bytes else image.astype(np.float32) / 255
+        image = image.astype(np.int16) + self.offset if self.offset else image
         image = image if self.nhwc else image.transpose(2, 0, 1)
         batch = parameter.get_output_shape(0)[0]
         return np.ascontiguousarray(np.broadcast_to(image.astype(kind), (batch, *image.shape)))
 
 
-def find_stage(model: ov.Model) -> InputStage:
-    """Find out what the only input of ``model`` (static, FP32) takes.
+def find_stage(model: ov.Model, *, rgb: bool = False) -> InputStage:
+    """Find out what the only input of ``model`` (static, FP32) takes; with ``rgb``, RGB unless it says otherwise.
 
     Raises:
         UnsupportedModelError: it is not a picture of three channels.
@@ -81,6 +84,8 @@ def find_stage(model: ov.Model) -> InputStage:
     if declared is not None and not takes_bgr:
         takes_bgr = declared
         notes += ["Its source says that it takes BGR."] if declared else []
+    elif rgb and not takes_bgr:
+        notes.append("It is taken to have been trained on RGB pictures, as its kind of file does not say.")
     elif not takes_bgr and (takes_bytes or _key(entry) != _key(parameter.output(0))):
         raise ExportError(
             "the operations at its input prepare pictures, but nothing tells whether of RGB or BGR, as OpenVINO may "
@@ -93,6 +98,7 @@ def find_stage(model: ov.Model) -> InputStage:
         takes_bgr=takes_bgr,
         gain=scale if takes_bytes else scale / 255,
         entry_bgr=takes_bgr != swapped,
+        offset=-128 if parameter.get_output_element_type(0).get_type_name() == "i8" else 0,
         notes=notes,
     )
 

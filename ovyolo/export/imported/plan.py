@@ -9,6 +9,7 @@ import openvino as ov
 
 from ovyolo.card import Head
 from ovyolo.errors import ExportError
+from ovyolo.export.imported.approximate import check_given
 from ovyolo.export.imported.cut import Decoder, find_heads
 from ovyolo.export.imported.heads import Anchors, check_rows, measure_anchors
 from ovyolo.export.imported.levels import Levels, levels_of, possible_levels
@@ -32,6 +33,7 @@ class Plan:
     num_classes: int
     levels: Levels | None = None
     coarsest_first: bool = False
+    by_heads: bool = False  # compared by its raw heads: its decoding's own constants are rounded
     notes: list[str] = field(default_factory=list)
 
 
@@ -49,6 +51,8 @@ def make_plan(source: Source, anchors: GivenAnchors | None) -> Plan:
 def _from_decoded(source: Source, given: GivenAnchors | None) -> Plan:
     """A file with a decoded output: cut where its decoding is YOLOv5's, otherwise left as it is."""
     assert source.decoded is not None
+    if given is not None and source.eased:
+        return _with_given(source, given)
     if given is not None:
         raise ExportError("its graph holds its own anchors: leave --anchors out, it is for files with raw heads")
     decoded = source.outputs[source.decoded]
@@ -62,9 +66,37 @@ def _from_decoded(source: Source, given: GivenAnchors | None) -> Plan:
         decoder = Decoder(source.work.clone(), [source.decoded])
         anchors, coarsest_first = measure_anchors(lambda raws: decoder(raws)[0][0], decoder.shapes, levels)
     except Misfit as misfit:
+        if source.eased and levels is not None:
+            raise ExportError(
+                f"its decoding was quantized, too, so that its anchors cannot be read off ({misfit}): give them with "
+                "--anchors, or export the .pt itself"
+            ) from misfit
         return _kept(source, decoded, levels, str(misfit))
+    if source.eased:
+        notes = ["Its decoding was quantized, too; it was cut off, and what that cost comes back."]
+        _refuse_other_outputs(source, levels)
+        return Plan(heads, _head(levels, anchors), width - 5, levels, coarsest_first, notes=notes)
     _refuse_other_outputs(source, levels)
     return Plan(heads, _head(levels, anchors), width - 5, levels, coarsest_first)
+
+
+def _with_given(source: Source, given: GivenAnchors) -> Plan:
+    """A file whose decoding was quantized, cut with the anchors that the user gave."""
+    assert source.decoded is not None
+    decoded = source.outputs[source.decoded]
+    width = int(decoded.get_shape()[2])
+    try:
+        heads = find_heads([decoded])
+        shapes = [list(head.get_shape()) for head in heads]
+        anchors = given_anchors(given, shapes)
+        levels = levels_of(source.imgsz, shapes, width)
+        decoder = Decoder(source.work.clone(), [source.decoded])
+        check_given(lambda raws: decoder(raws)[0][0], decoder.shapes, levels, anchors, source.imgsz)
+    except Misfit as misfit:
+        raise source.refusal(str(misfit)) from misfit
+    _refuse_other_outputs(source, levels)
+    notes = ["Its decoding was quantized, too; it was cut off, and the anchors given are used."]
+    return Plan(heads, _head(levels, anchors), width - 5, levels, by_heads=True, notes=notes)
 
 
 def _refuse_other_outputs(source: Source, levels: Levels) -> None:
@@ -108,7 +140,8 @@ def _from_raw(source: Source, given: GivenAnchors | None) -> Plan:
             raise Misfit(f"its {len(shapes)} outputs come from {len(heads)} convolutions")
         decoder = Decoder(source.work.clone(), range(len(shapes)))
         check_raw(decoder, decoder.shapes)
-        anchors = given_anchors(given, shapes)
+        turned = [head if len(shape) == 4 else shape for head, shape in zip(decoder.shapes, shapes, strict=True)]
+        anchors = given_anchors(given, turned)
         levels = levels_of(source.imgsz, decoder.shapes, decoder.shapes[0][1] // len(anchors[0]))
     except Misfit as misfit:
         raise source.refusal(str(misfit)) from misfit

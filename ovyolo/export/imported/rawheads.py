@@ -1,4 +1,5 @@
-"""Files that end at their raw heads: 4-D ``[N, na*(5+nc), H, W]``, or 5-D ``[N, na, H, W, 5+nc]``."""
+"""Files that end at their raw heads: 4-D ``[N, na*(5+nc), H, W]`` or ``[N, H, W, na*(5+nc)]``, or 5-D
+``[N, na, H, W, 5+nc]``."""
 
 from __future__ import annotations
 
@@ -64,19 +65,21 @@ def check_raw(decoder: Callable[[list[Array]], list[Array]], heads: Sequence[Seq
     """
     rng = np.random.default_rng(0)
     raws = [rng.normal(0, 3, shape).astype(np.float32) for shape in heads]
-    for raw, output in zip(raws, as_heads(decoder(raws)), strict=True):
+    for raw, output in zip(raws, as_heads(decoder(raws), heads[0][1]), strict=True):
         if raw.shape != output.shape or not np.allclose(raw, output, rtol=1e-5, atol=1e-5):
             raise Misfit("its outputs are not the raw numbers of its head convolutions")
 
 
-def as_heads(outputs: Sequence[Array]) -> list[Array]:
-    """4-D or 5-D raw outputs as ``[N, na*(5+nc), H, W]``, finest level first."""
+def as_heads(outputs: Sequence[Array], channels: int) -> list[Array]:
+    """4-D (also with ``channels`` last) or 5-D raw outputs as ``[N, na*(5+nc), H, W]``, finest level first."""
     heads = []
     for output in outputs:
         if output.ndim == 5:
             batch, anchors, height, width, numbers = output.shape
             turned = output.transpose(0, 1, 4, 2, 3)
             heads.append(turned.reshape(batch, anchors * numbers, height, width))
+        elif output.shape[1] != channels and output.shape[3] == channels:
+            heads.append(output.transpose(0, 3, 1, 2))
         else:
             heads.append(output)
     return sorted(heads, key=lambda head: -head.shape[2] * head.shape[3])
@@ -84,4 +87,4 @@ def as_heads(outputs: Sequence[Array]) -> list[Array]:
 
 def raw_rows(outputs: Sequence[Array], levels: Levels, anchors: Anchors) -> Array:
     """A file's raw ``outputs`` decoded to rows ``[R, 5+nc]``."""
-    return decode_heads(as_heads(outputs), levels, anchors).astype(np.float32)
+    return decode_heads(as_heads(outputs, levels.anchors * levels.width), levels, anchors).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Reading an ``.onnx`` or ``.xml`` file, and running graphs for the exporter's own checks."""
+"""Reading an ``.onnx``, ``.tflite`` or ``.xml`` file, and running graphs for the exporter's own checks."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from openvino import opset1
 from ovyolo.errors import ExportError, reason_of
 from ovyolo.export.imported.onnx_metadata import OnnxDamagedError, read_onnx_metadata
 
-__all__ = ["Runner", "float32_graph", "read_graph", "tidy", "weights_precision"]
+__all__ = ["Runner", "float32_graph", "read_graph", "reads_tflite", "tidy", "weights_precision"]
 
 FLOATS = ("f16", "bf16", "f64")
+# 2025.0 crashes on damaged files and computes some quantized operations wrongly; this one was tested
+TFLITE_SINCE = (2026, 4)
 
 
 def read_graph(path: Path) -> tuple[ov.Model, dict[str, str]]:
@@ -29,7 +31,7 @@ def read_graph(path: Path) -> tuple[ov.Model, dict[str, str]]:
     if path.is_file() and not path.stat().st_size:
         raise ExportError(f"{path} is empty: fetch or export the file again")
     if not path.is_file():
-        raise ExportError(f"{path} does not exist: give the path of an .onnx or .xml file")
+        raise ExportError(f"{path} does not exist: give the path of an .onnx, .tflite or .xml file")
     if path.suffix.lower() == ".xml":
         with open(path, "rb") as file:
             if b"<net" not in file.read(1 << 16):
@@ -37,6 +39,15 @@ def read_graph(path: Path) -> tuple[ov.Model, dict[str, str]]:
         weights = path.with_suffix(".bin")
         if not weights.is_file():
             raise ExportError(f"{path} needs its weights beside it, but {weights.name} is missing: copy both files")
+    elif path.suffix.lower() == ".tflite":
+        with open(path, "rb") as file:
+            if file.read(8)[4:] != b"TFL3":
+                raise ExportError(f"{path} is not a TensorFlow Lite model: fetch or export the file again")
+        if not reads_tflite():
+            raise ExportError(
+                f"{path} needs OpenVINO {'.'.join(map(str, TFLITE_SINCE))} or later to be read, and this is "
+                f"{ov.__version__.split('-')[0]}: upgrade it where you export; what is exported runs on older ones"
+            )
     else:
         try:
             metadata = read_onnx_metadata(path)
@@ -57,6 +68,12 @@ def read_graph(path: Path) -> tuple[ov.Model, dict[str, str]]:
             f"operations that OpenVINO does not know ({reason_of(error)})"
         ) from error
     return model, metadata
+
+
+def reads_tflite() -> bool:
+    """Whether this OpenVINO reads TensorFlow Lite's files reliably."""
+    numbers = ov.__version__.split("-")[0].split(".")[:2]
+    return tuple(int(number) if number.isdigit() else 0 for number in numbers) >= TFLITE_SINCE
 
 
 def weights_precision(model: ov.Model) -> str:

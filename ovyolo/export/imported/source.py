@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ovyolo.errors import ExportError, UnsupportedModelError, reason_of
 from ovyolo.export.imported.cut import operations_behind
 from ovyolo.export.imported.input_stage import find_stage
+from ovyolo.export.imported.quantized import drop_behind_heads, join_quantizers, take_stored
 from ovyolo.export.imported.reading import float32_graph, weights_precision
 from ovyolo.export.imported.refusals import REMEDY, describe, suppresses
 
@@ -25,7 +26,9 @@ class Source:
 
     Attributes:
         original: the network as it is.
-        exact: the same in FP32.
+        exact: the same in FP32; quantizers before the heads stay.
+        stored: how weights in 8 bits are stored, by layer; ``exact`` and ``work`` have them in FP32.
+        eased: how many quantizers behind the heads were left out of both.
         work: that again, to be changed.
         outputs: the values in ``work`` that are its outputs.
         unexplained: outputs that nobody has accounted for yet.
@@ -34,17 +37,27 @@ class Source:
         precision: what its weights are stored in.
         stage: how its input is prepared.
 
+    Args:
+        original: the network.
+        imgsz: for one whose input is of no fixed size.
+        rgb: its kind of file takes RGB unless it says otherwise.
+
     Raises:
         UnsupportedModelError: its outputs are not those of a YOLOv5 detector.
         ExportError: it does not work at that size, or its preprocessing is not understood.
     """
 
-    def __init__(self, original: ov.Model, imgsz: tuple[int, int] | None) -> None:
+    def __init__(self, original: ov.Model, imgsz: tuple[int, int] | None, *, rgb: bool = False) -> None:
         self.precision = weights_precision(original)
         _make_static(original, imgsz)
         self.original = original
         self.exact = original.clone()
+        self.stored = take_stored(self.exact) if self.quantized else {}
         float32_graph(self.exact)
+        self.eased = 0
+        if self.quantized:
+            join_quantizers(self.exact)
+            self.eased = drop_behind_heads(self.exact)
         self.work = self.exact.clone()
         self.outputs = [result.input_value(0) for result in self.work.get_results()]
         self.unexplained = list(self.outputs)
@@ -64,7 +77,7 @@ class Source:
             raise self.refusal()
         if self.decoded is not None:
             del self.unexplained[self.decoded]
-        self.stage = find_stage(self.work)
+        self.stage = find_stage(self.work, rgb=rgb)
 
     def feed(self, image: NDArray[np.uint8], model: ov.Model) -> list[NDArray[Any]]:
         """The u8 BGR ``image`` as ``model``, which is ``original`` or ``exact``, takes it."""
