@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 PICTURES = tiny_pictures(6)
 # rounding flips a few of the activations' 256 steps between one way of computing and the other
-FLIPS = 0.02
+FLIPS = 0.005
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def test_numbers_agree_with_pytorch(sparse: Any, written: tuple) -> None:
     assert apart(expected, run_pictures(model, card, PICTURES)) < FLIPS
     # and the pictures matter: with the colours exchanged it is another result
     swapped = [np.ascontiguousarray(picture[..., ::-1]) for picture in PICTURES]
-    assert apart(expected, run_pictures(model, card, swapped)) > 5 * FLIPS
+    assert apart(expected, run_pictures(model, card, swapped)) > 3 * FLIPS
 
 
 def test_the_check_says_what_is_so(sparse: Any, written: tuple) -> None:

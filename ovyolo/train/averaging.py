@@ -53,7 +53,12 @@ class WeightAverage:
         today = module.state_dict()
         floats: list[Tensor] = []
         new: list[Tensor] = []
+        seen: set[int] = set()
         for key, kept in self.module.state_dict().items():
+            # a quantizer that stands in several places has several names, and must be averaged once
+            if kept.data_ptr() in seen:
+                continue
+            seen.add(kept.data_ptr())
             if kept.dtype.is_floating_point:
                 floats.append(kept)
                 new.append(today[key].detach().to(kept))

@@ -91,7 +91,7 @@ def tiny_pictures(count: int, side: int = 64, seed: int = 0) -> list[np.ndarray]
     y, x = np.mgrid[:side, :side]
     found = []
     for _ in range(count):
-        picture = rng.normal(90, 12, (side, side, 3))
+        picture = rng.normal(rng.uniform(0, 220, 3), 12, (side, side, 3))
         for _ in range(5):
             centre, radius, colour = rng.uniform(0, side, 2), rng.uniform(2, 9), rng.uniform(-80, 150, 3)
             near = np.exp(-((x - centre[0]) ** 2 + (y - centre[1]) ** 2) / radius**2)
