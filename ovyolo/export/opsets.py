@@ -12,7 +12,7 @@ from openvino.utils.node_factory import NodeFactory
 
 from ovyolo.errors import ExportError
 
-__all__ = ["downgrade", "input_array", "opset_of"]
+__all__ = ["downgrade", "input_array", "oldest_release", "opset_of"]
 
 NEWEST_PORTABLE = 7
 # the release that brought each operation set
@@ -46,16 +46,28 @@ def downgrade(model: ov.Model) -> list[str]:
         if replacement is not None:
             _replace(node, replacement)
     model.validate_nodes_and_infer_types()
+    newer = _newer(model)
+    if not newer:
+        return []
+    kinds = ", ".join(sorted(newer))
+    release = oldest_release(model)
+    return [f"It needs OpenVINO {release} or later: its operations {kinds} were not brought down to older ones."]
+
+
+def oldest_release(model: ov.Model) -> str:
+    """The oldest OpenVINO known to have all of ``model``'s operations: ``"2021.4"`` where all are portable."""
+    newer = _newer(model)
+    return RELEASES.get(max(newer.values()), "of the release that made it") if newer else "2021.4"
+
+
+def _newer(model: ov.Model) -> dict[str, int]:
+    """Operations that are not portable, and the operation set that each comes from (99 for an extension)."""
     newer: dict[str, int] = {}
     for node in model.get_ordered_ops():
         opset = opset_of(node)
         if opset is None or opset > NEWEST_PORTABLE:
             newer[node.get_type_name()] = 99 if opset is None else opset
-    if not newer:
-        return []
-    release = RELEASES.get(max(newer.values()), "of the release that made it")
-    kinds = ", ".join(sorted(newer))
-    return [f"It needs OpenVINO {release} or later: its operations {kinds} were not brought down to older ones."]
+    return newer
 
 
 def opset_of(node: ov.Node) -> int | None:
