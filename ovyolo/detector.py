@@ -232,8 +232,7 @@ class Detector:
         )  # fmt: skip
 
         def open_ring(anew: bool) -> Session:
-            ring: Session = self._open(slots=slots)[0] if anew else self._session.another(slots)
-            return ring
+            return self._open(slots=slots)[0] if anew else self._session.another(slots)
 
         return Stream(source, open_ring, decode, StreamSettings(policy, on_error, timeout, slots))
 

@@ -39,10 +39,12 @@ class Session(Protocol):
 
     input_shape: tuple[int, int, int, int]
     """``(N, H, W, 3)`` of the u8 BGR input."""
-    device: str
-    """The device that computes, as OpenVINO names it."""
     slots: int
     """How many pictures can be under way at once."""
+
+    @property
+    def device(self) -> str:
+        """The device that computes, as OpenVINO names it."""
 
     def input(self, slot: int) -> NDArray[np.uint8]:
         """The slot's input tensor: a writable view, no copy between it and the device."""

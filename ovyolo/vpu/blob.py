@@ -37,7 +37,7 @@ def make_blob(model: str | Path, output: str | Path | None = None, environment: 
 
     Args:
         model: an ``.xml`` that ovyolo made, FP16.
-        output: the ``.blob`` to write; by default ``model`` with that suffix. Its record lies beside it, ``.blob.json``.
+        output: the ``.blob`` to write; by default ``model`` with that suffix. Beside it lies its record, a JSON file.
         environment: the old OpenVINO to use; by default what ``ovyolo vpu setup`` made.
 
     Returns:

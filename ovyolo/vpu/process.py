@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ovyolo.errors import DeviceError, OvyoloError
 from ovyolo.vpu.worker import PROTOCOL
@@ -173,7 +173,7 @@ class WorkerProcess:
         """The thread that reads: answers to runs go to ``on_run``, others to who asked."""
         assert self._process.stdout is not None
         reason = None
-        with io.BufferedReader(self._process.stdout) as pipe:
+        with io.BufferedReader(cast(io.RawIOBase, self._process.stdout)) as pipe:
             while reason is None:
                 line = pipe.readline(LONGEST_LINE)
                 if not line.endswith(b"\n"):
@@ -211,7 +211,7 @@ class WorkerProcess:
 
     def _listen_to_words(self) -> None:
         assert self._process.stderr is not None
-        with io.BufferedReader(self._process.stderr) as pipe:
+        with io.BufferedReader(cast(io.RawIOBase, self._process.stderr)) as pipe:
             while line := pipe.readline(LONGEST_LINE):
                 if text := line.decode("utf-8", "replace").strip():
                     self._words.append(text[:300])

@@ -1,4 +1,4 @@
-"""A :class:`~ovyolo.runtime.Session` whose network runs in worker processes: on Myriad sticks, or an old CPU runtime."""
+"""A :class:`~ovyolo.runtime.Session` whose network runs in worker processes, on sticks or an old runtime's CPU."""
 
 from __future__ import annotations
 
@@ -147,8 +147,8 @@ def open_worker_session(
     blob = fitting_blob(path, environment.release) if stick else None
     opening = {"model": str(path), "blob": None if blob is None else str(blob), "config": config}
     pool = Pool(
-        environment.python, devices, opening, _plausibility(card), lambda text: explain(text, device, path, environment),
-        limits or limits_from_environment(), worker_file,
+        environment.python, devices, opening, _plausibility(card),
+        lambda text: explain(text, device, path, environment), limits or limits_from_environment(), worker_file,
     )  # fmt: skip
     shape = [int(size) for size in model.input(0).get_shape()]
     ports = {n: tuple(int(size) for size in p.get_shape()) for p in model.outputs for n in p.get_names()}

@@ -303,7 +303,8 @@ class Worker:
             try:
                 answer = self._answer(message)
             except Exception as error:  # the client decides what it means
-                answer = {"op": "error", "of": message.get("op"), "text": "%s: %s" % (type(error).__name__, error)}
+                kind = "" if type(error) is RuntimeError else type(error).__name__ + ": "
+                answer = {"op": "error", "of": message.get("op"), "text": kind + str(error)}
             for key in ("bank", "slot", "seq"):
                 if key in message:
                     answer[key] = message[key]
