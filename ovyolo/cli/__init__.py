@@ -25,6 +25,7 @@ COMMANDS = {
     "quantize": "make an INT8 model that loses no more AP than allowed, and report what it lost",
     "bench": "measure what models cost here: latency by part, throughput, cold start, memory",
     "info": "say what a model is: its card, inputs, outputs, precision, size",
+    "vpu": "Myriad sticks: make the environment for them, compile blobs, check what is missing",
     "doctor": "say what this machine has: OpenVINO, devices, CPU, and what is missing for what",
 }
 

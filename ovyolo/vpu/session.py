@@ -41,8 +41,9 @@ class WorkerSession:
 
     @property
     def device(self) -> str:
-        """The devices that compute now, as their runtime names them."""
-        return self._pool.name
+        """The devices that compute now: ``MYRIAD.<id>`` for each stick, or ``LEGACY.CPU``."""
+        names = dict.fromkeys(member.device for member in self._pool.members if member.state != "lost")
+        return ", ".join("LEGACY.CPU" if name == "CPU" else name for name in names)
 
     @property
     def restarts(self) -> int:

@@ -27,15 +27,21 @@ ends, the client is gone: the worker removes its banks and ends, too.
 from __future__ import annotations
 
 import ctypes
+import glob
+import io
 import json
 import mmap
 import os
-import platform
+import subprocess
 import sys
 import threading
+from contextlib import suppress
+from importlib import import_module
+from importlib.util import find_spec
 
 PROTOCOL = 1
 LIBUSB = "libusb-1.0.so.0"
+LIBUSB_OF_PACKAGE: list = []  # the path of the one that was loaded
 WITHOUT_A_STICK = {"MYRIAD_ENABLE_MX_BOOT": "NO"}
 
 
@@ -51,9 +57,7 @@ class Channel:
         self._in = os.fdopen(os.dup(0), "rb")
         self._out = os.dup(1)
         os.dup2(2, 1)  # what a library prints must not get between the messages
-        nothing = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(nothing, 0)
-        os.close(nothing)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         self._writing = threading.Lock()
 
     def receive(self):
@@ -95,8 +99,6 @@ class Bank:
 class Runtime2:
     """OpenVINO 2022.1 and later."""
 
-    api = 2
-
     def __init__(self):
         sys.modules.setdefault("openvino_telemetry", None)
         try:
@@ -115,31 +117,19 @@ class Runtime2:
     def sticks(self):
         return list(self._core.get_property("MYRIAD", "AVAILABLE_DEVICES"))
 
-    def full_name(self, device):
-        return str(self._core.get_property(device, "FULL_DEVICE_NAME"))
-
     def open(self, model, blob, device, config, depth):
         """Compile (or read the blob); returns how many runs under way keep the device busy."""
         if blob:
             self._compiled = self._import(blob, device, config)
         else:
-            known = self._known(device)
-            # a key that the plugin does not know is an error on old ones; what it does not know it cannot be told
-            wanted = {key: value for key, value in config.items() if known is None or key in known}
+            wanted = known_of(config, self._core.get_property(device, "SUPPORTED_PROPERTIES")) if config else {}
             self._compiled = self._core.compile_model(self._core.read_model(model), device, wanted)
         depth = depth or int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         return [self._compiled.create_infer_request() for _ in range(depth)]
 
-    def _known(self, device):
-        if device.startswith("MYRIAD"):
-            return None
-        return set(self._core.get_property(device, "SUPPORTED_PROPERTIES"))
-
     def _import(self, blob, device, config):
-        from io import BytesIO
-
         with open(blob, "rb") as file:
-            return self._core.import_model(BytesIO(file.read()), device, config)
+            return self._core.import_model(io.BytesIO(file.read()), device, config)
 
     def bind(self, bank, slot):
         """What :meth:`run` needs of a slot, made once."""
@@ -173,14 +163,11 @@ class Runtime2:
         )
 
     def close(self):
-        self._compiled = None
-        self._core = None
+        self._compiled = self._core = None
 
 
 class Runtime1:
     """OpenVINO 2021, by its Inference Engine API."""
-
-    api = 1
 
     def __init__(self):
         from openvino import inference_engine
@@ -196,17 +183,11 @@ class Runtime1:
     def sticks(self):
         return list(self._core.get_metric("MYRIAD", "AVAILABLE_DEVICES"))
 
-    def full_name(self, device):
-        return str(self._core.get_metric(device, "FULL_DEVICE_NAME"))
-
     def open(self, model, blob, device, config, depth):
         if blob:
             self._executable = self._core.import_network(blob, device, config, depth or 0)
         else:
-            known = None
-            if not device.startswith("MYRIAD"):
-                known = set(self._core.get_metric(device, "SUPPORTED_CONFIG_KEYS"))
-            wanted = {key: value for key, value in config.items() if known is None or key in known}
+            wanted = known_of(config, self._core.get_metric(device, "SUPPORTED_CONFIG_KEYS")) if config else {}
             network = self._core.read_network(model)
             for port in network.input_info.values():
                 port.precision = "U8"
@@ -233,11 +214,30 @@ class Runtime1:
             raise RuntimeError("the request ended with status %d" % status)
 
     def compile(self, model, blob):
-        raise RuntimeError("OpenVINO 2021 makes blobs with its program myriad_compile, not from Python")
+        """By the program that came with that release: from Python, making requests asks for a device."""
+        libraries = os.path.join(package_folder(), "libs")
+        program = os.path.join(libraries, "myriad_compile")
+        if not os.path.isfile(program):
+            raise RuntimeError("myriad_compile is missing in %s" % libraries)
+        around = dict(os.environ, LD_LIBRARY_PATH=os.pathsep.join([libraries, os.environ.get("LD_LIBRARY_PATH", "")]))
+        if LIBUSB_OF_PACKAGE:
+            around["LD_PRELOAD"] = LIBUSB_OF_PACKAGE[0]
+        command = [program, "-m", model, "-o", blob, "-ip", "U8", "-op", "FP32"]
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        done = subprocess.run(command, check=False, env=around, **pipes)
+        if done.returncode != 0 or not os.path.isfile(blob):
+            raise RuntimeError(done.stdout.decode("utf-8", "replace"))
+        network = self._core.read_network(model)
+        inputs = [{"name": n, "shape": p.input_data.shape, "type": "u8"} for n, p in network.input_info.items()]
+        return inputs, [{"name": n, "shape": p.shape, "type": "f32"} for n, p in network.outputs.items()]
 
     def close(self):
-        self._executable = None
-        self._core = None
+        self._executable = self._core = None
+
+
+def known_of(config, known):
+    """Those settings that the plugin knows: of others it makes an error."""
+    return {key: value for key, value in config.items() if key in set(known)}
 
 
 def load_runtime():
@@ -252,27 +252,29 @@ def preload_libusb():
     """Load libusb for the plugin: the system's, or that of the package libusb-package. Says which, or None."""
     if not sys.platform.startswith("linux"):
         return "with the plugin"
-    try:
+    with suppress(OSError):
         ctypes.CDLL(LIBUSB, mode=ctypes.RTLD_GLOBAL)
         return "the system's " + LIBUSB
-    except OSError:
-        pass
     try:
         import libusb_package
 
-        ctypes.CDLL(str(libusb_package.get_library_path()), mode=ctypes.RTLD_GLOBAL)
+        path = str(libusb_package.get_library_path())
+        ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
+        LIBUSB_OF_PACKAGE.append(path)
         return "that of the package libusb-package"
     except (ImportError, OSError):
         return None
 
 
-def find_plugin():
-    """Paths of the Myriad plugin and of its USB firmware, None for what is missing."""
-    import glob
-
+def package_folder():
     import openvino
 
-    root = list(openvino.__path__)[0]
+    return list(openvino.__path__)[0]
+
+
+def find_plugin():
+    """Paths of the Myriad plugin and of its USB firmware, None for what is missing."""
+    root = package_folder()
     found = []
     for names in (("*myriad*plugin*.*", "*myriadPlugin*.*"), ("usb-ma2x8x.mvcmd",)):
         paths = [p for name in names for p in glob.glob(os.path.join(root, "**", name), recursive=True)]
@@ -369,8 +371,7 @@ class Worker:
         return {
             "op": "probed",
             "runtime": runtime.version,
-            "api": runtime.api,
-            "devices": {name: runtime.full_name(name) for name in runtime.devices()},
+            "devices": runtime.devices(),
             "libusb": self._libusb,
             "myriad": found,
         }
@@ -378,10 +379,8 @@ class Worker:
     def _end(self, told):
         if not told:
             for bank in list(self._banks.values()):
-                try:
+                with suppress(OSError):
                     os.remove(bank.path)
-                except OSError:
-                    pass
         if self._runtime is not None and told:
             self._requests.clear()
             self._bound.clear()
@@ -391,13 +390,8 @@ class Worker:
 
 def main():
     channel = Channel()
-    try:
-        import numpy
-
-        version = numpy.__version__
-    except ImportError:
-        version = None
-    channel.send(op="hello", protocol=PROTOCOL, pid=os.getpid(), python=platform.python_version(), numpy=version)
+    version = find_spec("numpy") and import_module("numpy").__version__
+    channel.send(op="hello", protocol=PROTOCOL, pid=os.getpid(), python=sys.version.split()[0], numpy=version)
     Worker(channel).serve()
 
 
