@@ -4,7 +4,7 @@
 
 Both sides copy a picture of the input's size into the input, compute it on the CPU by the old OpenVINO, one at a time,
 and read the outputs where they lie. ``direct`` does it in the old Python itself (this same script, started there; it
-takes its own time), ``worker`` through :func:`ovyolo.vpu.open_worker_session` from here. They take turns frame by frame.
+takes its own time), ``worker`` through :func:`ovyolo.vpu.open_worker_session` from here. They take turns.
 The price is the median of the differences of neighbours. Needs an environment of ``ovyolo vpu setup``.
 """
 
@@ -80,6 +80,7 @@ def direct_2021(model):
         return [request.output_blobs[output].buffer for output in sorted(request.output_blobs)]
 
     compute.shape = tuple(network.input_info[name].input_data.shape)
+    compute.network = loaded  # its requests do not keep it
     return compute
 
 

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import openvino as ov
 import pytest
@@ -24,6 +25,7 @@ from reference.workers import pictures
 
 import ovyolo.devices
 from ovyolo import Detector
+from ovyolo.cli import main
 from ovyolo.errors import DeviceError, ExportError, OvyoloWarning
 from ovyolo.export import export
 from ovyolo.export.portable import save_ir
@@ -201,6 +203,7 @@ def test_sticks_are_listed(release: str, count: int, sticks: Any) -> None:
     assert len([name for name in found["devices"] if name.startswith("MYRIAD")]) == count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("release", WITH_PLUGIN)
 def test_a_stick_without_permission_is_explained(release: str, sticks: Any, tmp_path: Path) -> None:
     old, path = environment(release), make_tiny_ir(tmp_path / "tiny.xml")
@@ -226,6 +229,28 @@ def test_no_stick_is_explained(release: str, tmp_path: Path, monkeypatch: pytest
 def test_a_missing_plugin_is_explained(tmp_path: Path) -> None:
     with pytest.raises(DeviceError, match=r"the Myriad plugin is missing in .*2022\.3\.2: run `ovyolo vpu setup`"):
         open_worker_session(make_tiny_ir(tmp_path / "tiny.xml"), "MYRIAD", environment=environment("2022.3.2"))
+
+
+def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    environment("2022.2.0")
+    model, source, boxes = make_tiny_ir(tmp_path / "m.xml"), tmp_path / "p.png", tmp_path / "boxes.json"
+    cv2.imwrite(str(source), pictures(1)[0])
+    detect = ["detect", "--model", str(model), "--source", str(source), "--no-save", "--json", str(boxes), "--device"]
+    found = []
+    for device in ("CPU", "LEGACY.CPU"):
+        assert main([*detect, device]) == 0
+        found.append(json.loads(boxes.read_text())[0]["boxes"])
+    assert found[0] == found[1] and found[0]
+    assert "computed on LEGACY.CPU" in capsys.readouterr().err
+    assert main(["vpu", "blob", str(model)]) == 0
+    assert "MB, its record in m.blob.json" in capsys.readouterr().out
+    assert main(["vpu", "check", "--model", str(model), "--device", "LEGACY.CPU"]) == 0
+    told = capsys.readouterr().out
+    assert "head0        differs from the CPU by" in told and "pictures/s" in told and "myriad_plugin" in told
+    assert main(["vpu", "check"]) == 2
+    assert "no Myriad stick is plugged in" in capsys.readouterr().err
+    assert main(["doctor"]) == 0
+    assert "OpenVINO 2022.2.0 in" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("release", WITH_PLUGIN)

@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     look.add_argument(
         "--device",
         default="MYRIAD",
-        help="MYRIAD, MYRIAD.<id>, or LEGACY.CPU to try all but the stick (default: MYRIAD)",
+        help="MYRIAD, MYRIAD.<id>; LEGACY.CPU to try all but the stick; also GPU, NPU (default: MYRIAD)",
     )
     parser.epilog = """examples:
   ovyolo vpu setup

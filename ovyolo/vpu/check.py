@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import statistics
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,7 @@ def check(model: Path | None = None, device: str = "MYRIAD", seconds: float = 5.
 
     Args:
         model: an ``.xml`` to compute on ``device`` and on this CPU.
-        device: where; ``"LEGACY.CPU"`` tries everything but the stick.
+        device: where; ``"LEGACY.CPU"`` tries everything but the stick; ``"GPU"`` and ``"NPU"`` are compared likewise.
         seconds: how long to measure the speed.
 
     Raises:
@@ -47,6 +46,9 @@ def check(model: Path | None = None, device: str = "MYRIAD", seconds: float = 5.
     """
     report = Report()
     report.lines.append(f"ovyolo {__version__}, Python {platform.python_version()}, {platform.platform()}")
+    if not is_worker_device(device):
+        _compare(report, model, device, seconds)
+        return report
     _bus(report)
     try:
         environment = find_environment(device.upper().startswith("MYRIAD"))
@@ -55,17 +57,21 @@ def check(model: Path | None = None, device: str = "MYRIAD", seconds: float = 5.
         report.problems.append(str(error))
         return report
     _runtime(report, environment, found)
-    stick = is_worker_device(device) and not device.upper().startswith("LEGACY")
-    if stick and not found["myriad"]["sticks"]:
+    if device.upper().startswith("MYRIAD") and not found["myriad"]["sticks"]:
         report.problems.append(no_stick(found, "MYRIAD", environment))
-    elif model is not None:
-        try:
-            report.lines += compare(model, device, seconds)
-        except DeviceError as error:
-            report.problems.append(str(error))
-    elif stick:
-        report.lines.append("  give --model to compute on it")
+    else:
+        _compare(report, model, device, seconds)
     return report
+
+
+def _compare(report: Report, model: Path | None, device: str, seconds: float) -> None:
+    if model is None:
+        report.lines.append("  give --model to compute on it")
+        return
+    try:
+        report.lines += compare(model, device, seconds)
+    except DeviceError as error:
+        report.problems.append(str(error))
 
 
 def _bus(report: Report) -> None:
@@ -94,7 +100,7 @@ def _runtime(report: Report, environment: Environment, found: dict[str, Any]) ->
     report.add("sticks", ", ".join(f"MYRIAD.{stick}" for stick in myriad["sticks"]) or "none")
 
 
-def compare(model: Path, device: str, seconds: float) -> Iterator[str] | list[str]:
+def compare(model: Path, device: str, seconds: float) -> list[str]:
     """Heads of ``model`` on ``device`` against this process's CPU, then pictures a second.
 
     Raises:
