@@ -10,7 +10,7 @@ from typing import Any
 
 from ovyolo.card import Card
 from ovyolo.errors import DeviceError, DimensionError, OvyoloWarning
-from ovyolo.runtime import OpenVINOSession, open_session
+from ovyolo.runtime import OpenVINOSession, open_session, read_model
 from ovyolo.vpu.environment import is_worker_device
 from ovyolo.vpu.session import WorkerSession, open_worker_session
 
@@ -71,12 +71,23 @@ def _open(path: Path, device: str, settings: dict[str, Any]) -> tuple[OpenVINOSe
         from ovyolo.export.cached import cache_folder
 
         settings = {**settings, "cache_dir": settings.get("cache_dir") or cache_folder() / "compiled"}
+        _refuse(path, kind)
     try:
         return open_session(path, device, **settings)
     except DeviceError as error:
         if remedy := _remedy(kind, str(error)):
             raise DeviceError(f"{error}: {remedy}") from error
         raise
+
+
+def _refuse(path: Path, kind: str) -> None:
+    """Raise DeviceError for what such a device is known not to compute, before it is asked."""
+    import openvino as ov
+
+    from ovyolo.export.targets import objection
+
+    if (reason := objection(read_model(path, ov.Core())[0], kind)) is not None:
+        raise DeviceError(f"{path} cannot run on {kind}: {reason}")
 
 
 def _remedy(kind: str, text: str) -> str | None:

@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import openvino as ov
 import pytest
-from reference.tiny_model import make_tiny_ir
+from reference.tiny_model import make_tiny_ir, tiny_model
 
 import ovyolo.runtime
 from ovyolo import Detector
 from ovyolo.devices import open_device
 from ovyolo.errors import DeviceError, DimensionError, OvyoloWarning
+from ovyolo.export.portable import save_ir
+from ovyolo.runtime import read_model
 
 HERE = ov.Core().available_devices
 
@@ -38,6 +40,15 @@ def test_an_npu_without_a_compiler(model: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(ovyolo.runtime, "check_device", lambda core, device: device)
     with pytest.raises(DeviceError, match=r"device NPU cannot run .*: the NPU's compiler is missing: install"):
         Detector(model, device="NPU")
+
+
+def test_an_npu_takes_one_picture_at_a_time(tmp_path: Path) -> None:
+    network, card = tiny_model()
+    network.reshape([2, 64, 64, 3])
+    path = save_ir(network, card, tmp_path / "two.xml")
+    with pytest.raises(DeviceError, match=r"two\.xml cannot run on NPU: its batch is 2"):
+        Detector(path, device="NPU")
+    assert "NPU" not in read_model(path, ov.Core())[1].runs_on
 
 
 def test_falling_back_when_asked(model: Path, caplog: pytest.LogCaptureFixture) -> None:

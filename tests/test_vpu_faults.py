@@ -143,6 +143,16 @@ def test_failing_for_good_is_said(workshop: Workshop) -> None:
     session.close()
 
 
+def test_failures_to_start_count_with_failures_to_compute(workshop: Workshop) -> None:
+    """The picture was tried less often than the worker failed: it must fail with it, and not wait for ever."""
+    session = workshop.session(("exit", 1), ("open-exit", 0), ("exit", 1), ("exit", 1))
+    session.submit(0)
+    with pytest.warns(OvyoloWarning), pytest.raises(ModelError, match="failure 3 in a row"):
+        session.wait(0, 30)
+    assert workshop.starts == 3
+    session.close()
+
+
 def test_a_stream_ends_with_an_error_when_all_fail(workshop: Workshop, frames: list[np.ndarray]) -> None:
     with workshop.detector(("exit", 20), *[("exit", 1)] * 20) as detector:
         seen = []
@@ -203,6 +213,14 @@ def test_nothing_is_left_behind(workshop: Workshop) -> None:
     other.close()
     assert not alive(pid) and not path.exists()
     assert kept.mean() < 0  # what somebody holds stays valid
+
+
+def test_stream_after_stream(workshop: Workshop) -> None:
+    with workshop.detector() as detector:
+        for _ in range(3):
+            assert len(run(detector, pictures(10))) == 10
+        assert detector(pictures(1)[0]).device == "LEGACY.CPU"
+        assert detector._session.restarts == 0 and workshop.starts == 1
 
 
 def test_forgotten_sessions_end_their_workers(workshop: Workshop) -> None:

@@ -7,6 +7,7 @@ looks, between slices of waiting, whether a worker hangs.
 from __future__ import annotations
 
 import atexit
+import itertools
 import threading
 import time
 import warnings
@@ -54,13 +55,14 @@ class Pool:
         self._python, self._model, self._plausible, self._explain = python, model, plausible, explain
         self._limits, self._worker_file = limits or Limits(), worker_file
         self._changed = threading.Condition()
-        self._attaching = threading.Lock()  # taken before _changed where both are needed
+        # taken before _changed where both are needed; reentrant, because a forgotten session is detached from anywhere
+        self._attaching = threading.RLock()
         self._closing = threading.Event()
         self._banks: dict[int, Bank] = {}
         self._jobs: dict[tuple[int, int], Job] = {}
         self._waiting: deque[Job] = deque()
         self._news: deque[str] = deque()
-        self._numbers = 0
+        self._bank_numbers, self._seqs = itertools.count(1), itertools.count(1)
         self.restarts = 0
         """How often a worker was replaced."""
         self.members = [Member(device) for device in devices]
@@ -91,8 +93,7 @@ class Pool:
     def attach(self, slots: int, input_shape: tuple[int, ...], outputs: dict[str, tuple[int, ...]]) -> Bank:
         """Memory for a new session, known to all workers, those that come later included."""
         with self._attaching:
-            self._numbers += 1
-            bank = Bank(self._numbers, slots, input_shape, outputs)
+            bank = Bank(next(self._bank_numbers), slots, input_shape, outputs)
             self._banks[bank.number] = bank
             for member in self.members:
                 process = member.process
@@ -127,14 +128,13 @@ class Pool:
             before = self._jobs.get((bank.number, slot))
             if before is not None and before.state in ("waiting", "running"):
                 raise ModelError(f"slot {slot} is still under way: wait for it first")
-            self._numbers += 1
-            job = Job(bank, slot, self._numbers)
+            job = Job(bank, slot, next(self._seqs))
             self._jobs[bank.number, slot] = job
             if self._alive():
                 self._waiting.append(job)
                 self._dispatch()
             else:
-                job.state, job.error = "failed", self.members[0].reason
+                job.state, job.error = "failed", self.members[0].reason or "this device was closed"
 
     def wait(self, bank: Bank, slot: int, timeout: float | None) -> None:
         """Until the slot's outputs are there.
@@ -221,7 +221,8 @@ class Pool:
             member = next((m for m in self.members if m.process is process), None)
             if member is None or member.state != "ready":
                 return
-            job = member.jobs.get(message.get("seq"))  # type: ignore[arg-type]
+            seq = message.get("seq")
+            job = member.jobs.get(seq) if isinstance(seq, int) else None
             if message["op"] == "error":
                 fault = f"failed while computing: {message.get('text')}"
             elif job is None or (message.get("bank"), message.get("slot")) != (job.bank.number, job.slot):
@@ -253,15 +254,15 @@ class Pool:
             member.process = None
             member.state = "starting"
             lost, member.jobs = sorted(member.jobs.values(), key=lambda job: job.seq, reverse=True), {}
-            again = self._count_failure(member, f"the worker for {member.device} {reason}")
+            reason = f"the worker for {member.device} {reason}"
             for job in lost:
-                job.attempts += 1
-                if job.attempts > self._limits.retries:
-                    job.state = "failed"
-                    job.error = f"{member.reason}; this picture was tried {job.attempts} times"
-                else:
-                    job.state = "waiting"
-                    self._waiting.appendleft(job)
+                job.attempts, job.state = job.attempts + 1, "waiting"
+                self._waiting.appendleft(job)
+            again = self._count_failure(member, reason)  # where nobody is left, all that waits fails with it
+            for job in lost:
+                if job.state == "waiting" and job.attempts > self._limits.retries:
+                    job.state, job.error = "failed", f"{reason}; this picture was tried {job.attempts} times"
+                    self._waiting.remove(job)
             self.restarts += again
             if again:
                 self._news.append(f"{member.reason}; starting it again and computing {len(lost)} picture(s) again")
@@ -313,11 +314,11 @@ class Pool:
                 member.process = process
             ready = process.request("open", self._limits.start, protocol=PROTOCOL, device=member.device, **self._model)
             with self._attaching:
-                for bank in self._banks.values():
+                for bank in list(self._banks.values()):
                     process.request("attach", self._limits.timeout, **bank.layout)
                 with self._changed:
                     if process.ended is None:
-                        member.runtime, member.depth = str(ready["runtime"]), int(ready["depth"])
+                        member.runtime, member.depth = str(ready["runtime"]), max(1, int(ready["depth"]))
                         member.state = "ready"
                         self._dispatch()
                         self._changed.notify_all()
@@ -329,6 +330,8 @@ class Pool:
             problem, fatal = f"the worker for {member.device} {error}", False
         except DeviceError as error:  # no such interpreter, or a worker of another version
             problem, fatal = str(error), True
+        except Exception as error:  # who waits for this thread would wait for ever
+            problem, fatal = f"the worker for {member.device} could not be started: {error!r}", False
         if process is not None:
             process.kill()
         return problem, fatal

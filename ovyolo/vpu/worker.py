@@ -13,7 +13,7 @@ probe                                                     probed: what is here (
 compile    model, blob                                    compiled: inputs, outputs of the blob written; no device
 open       protocol, model, blob, device, config, depth   ready: device, runtime, depth
 attach     bank, path, size, slots, stamp, input, outputs attached: bank
-detach     bank                                           detached: bank
+detach     bank                                           (none)
 run        bank, slot, seq                                done: bank, slot, seq
 stop                                                      (it ends)
 ========== ============================================== =====================================================
@@ -40,7 +40,6 @@ from importlib import import_module
 from importlib.util import find_spec
 
 PROTOCOL = 1
-LIBUSB = "libusb-1.0.so.0"
 LIBUSB_OF_PACKAGE: list = []  # the path of the one that was loaded
 WITHOUT_A_STICK = {"MYRIAD_ENABLE_MX_BOOT": "NO"}
 
@@ -253,15 +252,15 @@ def preload_libusb():
     if not sys.platform.startswith("linux"):
         return "with the plugin"
     with suppress(OSError):
-        ctypes.CDLL(LIBUSB, mode=ctypes.RTLD_GLOBAL)
-        return "the system's " + LIBUSB
+        ctypes.CDLL("libusb-1.0.so.0", mode=ctypes.RTLD_GLOBAL)
+        return "the system's"
     try:
         import libusb_package
 
         path = str(libusb_package.get_library_path())
         ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
         LIBUSB_OF_PACKAGE.append(path)
-        return "that of the package libusb-package"
+        return "of the package libusb-package"
     except (ImportError, OSError):
         return None
 
@@ -290,7 +289,6 @@ class Worker:
         self._load = load
         self._reading = threading.Lock()
         self._runtime = None
-        self._libusb = None
         self._requests = []
         self._banks = {}
         self._bound = {}
@@ -307,6 +305,8 @@ class Worker:
             except Exception as error:  # the client decides what it means
                 kind = "" if type(error) is RuntimeError else type(error).__name__ + ": "
                 answer = {"op": "error", "of": message.get("op"), "text": kind + str(error)}
+            if answer is None:
+                continue
             for key in ("bank", "slot", "seq"):
                 if key in message:
                     answer[key] = message[key]
@@ -322,8 +322,9 @@ class Worker:
             self._banks[message["bank"]], self._bound[message["bank"]] = bank, bound
             return {"op": "attached"}
         if kind == "detach":
-            del self._bound[message["bank"]], self._banks[message["bank"]]
-            return {"op": "detached"}
+            self._bound.pop(message["bank"], None)
+            self._banks.pop(message["bank"], None)
+            return None
         if kind == "open":
             return self._open(message)
         if kind == "probe":
@@ -390,8 +391,8 @@ class Worker:
 
 def main():
     channel = Channel()
-    version = find_spec("numpy") and import_module("numpy").__version__
-    channel.send(op="hello", protocol=PROTOCOL, pid=os.getpid(), python=sys.version.split()[0], numpy=version)
+    numpy = find_spec("numpy") and import_module("numpy").__version__
+    channel.send(op="hello", protocol=PROTOCOL, python=sys.version.split()[0], numpy=numpy)
     Worker(channel).serve()
 
 
