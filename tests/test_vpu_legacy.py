@@ -33,7 +33,7 @@ from ovyolo.runtime import open_session, read_model
 from ovyolo.vpu import Environment, make_blob, open_worker_session
 from ovyolo.vpu.blob import fitting_blob, record_of
 from ovyolo.vpu.environment import home, python_in
-from ovyolo.vpu.install import fault, make_environment
+from ovyolo.vpu.install import fault, find_python, make_environment
 from ovyolo.vpu.members import Limits
 
 RELEASES = ("2021.4.2", "2022.2.0", "2022.3.2")
@@ -260,3 +260,18 @@ def test_setup_leaves_what_works(release: str) -> None:
     said: list[str] = []
     assert make_environment(release, say=said.append) == old
     assert said == [f"{home() / release} is there and works"]
+
+
+def test_a_setup_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    try:
+        python = find_python()
+    except DeviceError as error:
+        pytest.skip(str(error))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    said: list[str] = []
+    with pytest.raises(DeviceError, match=r"openvino==2021\.4\.2 libusb-package cannot be installed: .*No matching"):
+        make_environment("2021.4.2", python, tmp_path / "home", said.append)
+    assert list((tmp_path / "home").iterdir()) == []
+    assert any("proprietary licence" in line for line in said)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ovyolo.errors import DeviceError
-from ovyolo.export.imported.reading import weights_precision
-from ovyolo.export.opsets import oldest_release
 
 if TYPE_CHECKING:
     import openvino
@@ -26,6 +24,8 @@ def objection(model: openvino.Model, device: str) -> str | None:
     Raises:
         DeviceError: the kind is not one of :data:`KINDS`.
     """
+    from ovyolo.export.imported.reading import weights_precision
+
     kind = device.strip().upper().removeprefix("INTEL:").split(".")[0]
     if kind not in KINDS:
         raise DeviceError(f"device {device!r} is not a kind of device that is known: {', '.join(KINDS)}")
@@ -43,6 +43,8 @@ def runs_on(model: openvino.Model) -> str:
 
     A device in this list may still lack what it needs on a machine: a driver, a stick.
     """
+    from ovyolo.export.opsets import oldest_release
+
     release = oldest_release(model)
     # the last Myriad plugins that can be had are those of 2021.4 and 2022.2
     kinds = [k for k in KINDS if objection(model, k) is None and (k != "MYRIAD" or release in ("2021.4", "2022.1"))]
