@@ -226,13 +226,17 @@ class Detector:
         self._check_usable()
         if slots is None:
             slots = self._session.optimal_slots + 2 if self._hint == "throughput" else 2
-        decode = partial(
-            self._decode, conf=self.conf, iou=self.iou, class_mask=self._class_mask,
-            agnostic=self.agnostic, max_det=self.max_det, device=self.device,
-        )  # fmt: skip
+        ring: list[Session] = []
+
+        def decode(outputs: Sequence[Any], fit: Letterbox) -> Detections:
+            return self._decode(
+                outputs, fit, conf=self.conf, iou=self.iou, class_mask=self._class_mask,
+                agnostic=self.agnostic, max_det=self.max_det, device=ring[0].device,
+            )  # fmt: skip
 
         def open_ring(anew: bool) -> Session:
-            return self._open(slots=slots)[0] if anew else self._session.another(slots)
+            ring[:] = [self._open(slots=slots)[0] if anew else self._session.another(slots)]
+            return ring[0]
 
         return Stream(source, open_ring, decode, StreamSettings(policy, on_error, timeout, slots))
 

@@ -162,6 +162,22 @@ def test_a_stream_ends_with_an_error_when_all_fail(workshop: Workshop, frames: l
         assert seen == list(range(len(seen))) and len(seen) < 30
 
 
+def test_a_stream_goes_on_elsewhere_when_asked(
+    workshop: Workshop, frames: list[np.ndarray], undisturbed: list[Any]
+) -> None:
+    devices = []
+    with workshop.detector(("exit", 20), *[("open", 0)] * 20, fallback="CPU") as detector:
+        seen = []
+        with pytest.warns(OvyoloWarning, match="computing on CPU instead, as asked"):
+            for frame, found in detector.stream(iter(frames)):
+                seen.append((frame.index, found.xyxy, found.confidence))
+                devices.append(found.device)
+    assert [index for index, _, _ in seen] == list(range(FRAMES))
+    for (_, xyxy, _), (_, other, _) in zip(seen, undisturbed, strict=True):
+        assert sorted(map(tuple, xyxy)) == sorted(map(tuple, other))
+    assert devices[0] == "LEGACY.CPU" and devices[-1] == "CPU"
+
+
 def test_failures_far_apart_do_not_add_up(workshop: Workshop) -> None:
     session = workshop.session(*[("exit", 4)] * 6)
     with pytest.warns(OvyoloWarning):

@@ -40,9 +40,9 @@ class Workshop:
     def session(self, *faults: tuple[str, int], slots: int | None = 3, **how: Any) -> Any:
         return self.opener(*faults, **how)(self.model, "LEGACY.CPU", slots=slots)[0]
 
-    def detector(self, *faults: tuple[str, int], **how: Any) -> Detector:
+    def detector(self, *faults: tuple[str, int], fallback: str | None = None, **how: Any) -> Detector:
         self._patch.setattr(ovyolo.devices, "open_worker_session", self.opener(*faults, **how))
-        return Detector(self.model, device="LEGACY.CPU", hint="throughput")
+        return Detector(self.model, device="LEGACY.CPU", hint="throughput", fallback=fallback)
 
     @property
     def starts(self) -> int:
