@@ -15,7 +15,7 @@ from ovyolo.errors import DeviceError
 from ovyolo.version import __version__
 from ovyolo.vpu.diagnosis import no_stick
 from ovyolo.vpu.environment import Environment, find_environment, is_worker_device
-from ovyolo.vpu.usb import RULE_FILE, rule_files, usb_sticks
+from ovyolo.vpu.usb import RULE, RULE_FILE, rule_files, usb_sticks
 
 __all__ = ["Report", "check", "compare", "summary"]
 
@@ -84,10 +84,10 @@ def _bus(report: Report) -> None:
         access = "may be opened" if stick.allowed else "may NOT be opened by this user"
         slow = ", USB 2: slow" if stick.speed == "480" else ""
         report.add("", f"product {stick.product}, {stick.node}, {access}{slow}")
-    rules = rule_files()
-    report.add(
-        "udev rule", ", ".join(map(str, rules)) or f"none (put one into {RULE_FILE} when a stick cannot be opened)"
-    )
+    rules = ", ".join(map(str, rule_files()))
+    report.add("udev rule", rules or f"none; when a stick cannot be opened, put this line into {RULE_FILE}:")
+    if not rules:
+        report.add("", RULE)
 
 
 def _runtime(report: Report, environment: Environment, found: dict[str, Any]) -> None:
