@@ -53,6 +53,7 @@ class Card:
         made: how the file came about: source file name, its SHA-256, tool versions.
         scores: what it scored, where it was measured; empty when never.
         notes: sentences that a user should know (for instance why a decoded head was kept).
+        runs_on: the releases and devices that the file is made for; empty in files of before it was written.
 
     The input is always ``[N, H, W, 3]`` u8 BGR, letterboxed with 114 (scaling and channel order are in the graph).
 
@@ -70,6 +71,7 @@ class Card:
     made: dict[str, Any] = field(default_factory=dict)
     scores: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    runs_on: str = ""
 
     @property
     def num_classes(self) -> int:
@@ -106,6 +108,7 @@ class Card:
                 made=dict(data["made"]),
                 scores=dict(data["scores"]),
                 notes=tuple(str(n) for n in data["notes"]),
+                runs_on=str(data.get("runs_on", "")),
             )
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise ModelError(f"its card is damaged ({error!r}): export the model again") from error

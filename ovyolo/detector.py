@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from ovyolo.decode import Decoder
 from ovyolo.detections import Detections
+from ovyolo.devices import open_device
 from ovyolo.errors import DimensionError, ModelError, OvyoloWarning
 from ovyolo.letterbox import Letterbox
-from ovyolo.runtime import Session, open_session
+from ovyolo.runtime import Session
 
 if TYPE_CHECKING:
     from ovyolo.stream import Stream
@@ -32,7 +33,8 @@ class Detector:
 
     Args:
         path: an ``.xml`` that ``ovyolo export`` made, or a ``.pt`` or ``.onnx``, which is exported to a cache first.
-        device: where to compute, as OpenVINO names it: ``CPU``, ``GPU``, ``NPU``.
+        device: where to compute, as OpenVINO names it: ``CPU``, ``GPU``, ``NPU``; ``MYRIAD`` is every stick that is
+            there, ``MYRIAD.<id>`` one of them, ``LEGACY.CPU`` the CPU by an old OpenVINO (see ``ovyolo vpu setup``).
         conf: boxes need more confidence than this, 0 to 1.
         iou: of two boxes of a class that overlap by more than this (IoU), the better one stays, 0 to 1.
         classes: indices of the classes wanted; None is all.
@@ -52,6 +54,7 @@ class Detector:
             ``hint="throughput"``. More wait for their turn.
         pin: whether threads stay on their cores; by default OpenVINO decides. CPU only.
         core_type: ``"performance"``, ``"efficient"`` or ``"any"``, for CPUs that have both. CPU only.
+        fallback: ``"CPU"``: when the device is missing or cannot run the model, compute there, with a warning.
 
     Raises:
         OvyoloError: the model cannot be read, the device is not there, or an argument is out of range.
@@ -85,6 +88,7 @@ class Detector:
         slots: int | None = None,
         pin: bool | None = None,
         core_type: str | None = None,
+        fallback: str | None = None,
     ) -> None:
         for name, value in (("conf", conf), ("iou", iou)):
             if not 0 <= value <= 1:
@@ -96,7 +100,7 @@ class Detector:
         if slots is None and hint != "throughput":
             slots = 1
         self._open = partial(
-            open_session, self.path, device, threads=threads, cache_dir=cache, precision=precision,
+            open_device, self.path, device, fallback=fallback, threads=threads, cache_dir=cache, precision=precision,
             hint=hint, streams=streams, pin=pin, core_type=core_type,
         )  # fmt: skip
         session, self.card = self._open(slots=slots)
@@ -222,13 +226,17 @@ class Detector:
         self._check_usable()
         if slots is None:
             slots = self._session.optimal_slots + 2 if self._hint == "throughput" else 2
-        decode = partial(
-            self._decode, conf=self.conf, iou=self.iou, class_mask=self._class_mask,
-            agnostic=self.agnostic, max_det=self.max_det, device=self.device,
-        )  # fmt: skip
+        ring: list[Session] = []
+
+        def decode(outputs: Sequence[Any], fit: Letterbox) -> Detections:
+            return self._decode(
+                outputs, fit, conf=self.conf, iou=self.iou, class_mask=self._class_mask,
+                agnostic=self.agnostic, max_det=self.max_det, device=ring[0].device,
+            )  # fmt: skip
 
         def open_ring(anew: bool) -> Session:
-            return self._open(slots=slots)[0] if anew else self._session.another(slots)
+            ring[:] = [self._open(slots=slots)[0] if anew else self._session.another(slots)]
+            return ring[0]
 
         return Stream(source, open_ring, decode, StreamSettings(policy, on_error, timeout, slots))
 

@@ -39,10 +39,12 @@ class Session(Protocol):
 
     input_shape: tuple[int, int, int, int]
     """``(N, H, W, 3)`` of the u8 BGR input."""
-    device: str
-    """The device that computes, as OpenVINO names it."""
     slots: int
     """How many pictures can be under way at once."""
+
+    @property
+    def device(self) -> str:
+        """The device that computes, as OpenVINO names it."""
 
     def input(self, slot: int) -> NDArray[np.uint8]:
         """The slot's input tensor: a writable view, no copy between it and the device."""
@@ -200,7 +202,9 @@ def check_contract(model: openvino.Model, card: Card, path: Path) -> None:
     shapes = {name: list(port.get_partial_shape()) for port in model.outputs for name in port.get_names()}
     if len(model.inputs) != 1 or any(name not in shapes for name in card.head.outputs):
         raise ModelError(f"{path}: its outputs {sorted(shapes)} are not those of its card: run `ovyolo export` again")
-    if model.is_dynamic() or list(model.input(0).get_shape())[1:] != [*card.imgsz, 3]:
+    if model.is_dynamic():
+        raise ModelError(f"{path} has dynamic shapes: export its checkpoint again, at a fixed input size (imgsz)")
+    if list(model.input(0).get_shape())[1:] != [*card.imgsz, 3]:
         raise ModelError(
             f"{path}: its input {model.input(0).get_partial_shape()} is not [N, {card.imgsz[0]}, {card.imgsz[1]}, 3], "
             "as its card says: run `ovyolo export` again"

@@ -24,6 +24,13 @@ def test_results_need_numpy_only() -> None:
     assert not set(HEAVY) & set(loaded)
 
 
+def test_a_detector_needs_openvino_only_when_made() -> None:
+    loaded = run_python(
+        "import sys; from ovyolo import Detector; print(*{m.split('.')[0] for m in sys.modules})"
+    ).split()
+    assert not {"openvino", "cv2", "torch"} & set(loaded)
+
+
 def test_import_is_quick() -> None:
     code = "import time; t = time.perf_counter(); import ovyolo; print(time.perf_counter() - t)"
     assert min(float(run_python(code)) for _ in range(3)) < 0.1

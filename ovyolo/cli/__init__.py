@@ -28,6 +28,7 @@ COMMANDS = {
     "bench": "measure what models cost here: latency by part, throughput, cold start, memory",
     "demo": "make synthetic circuit boards with labelled defects (`ovyolo demo boards`)",
     "info": "say what a model is: its card, inputs, outputs, precision, size",
+    "vpu": "Myriad sticks: make the environment for them, compile blobs, check what is missing",
     "doctor": "say what this machine has: OpenVINO, devices, CPU, and what is missing for what",
 }
 

@@ -28,7 +28,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--source", required=True, nargs="+", help="pictures, folders, globs, videos, or a .txt that lists them"
     )
-    parser.add_argument("--device", default="CPU", help="where to compute: CPU, GPU, NPU (default: CPU)")
+    parser.add_argument(
+        "--device", default="CPU",
+        help="where to compute: CPU, GPU, NPU, MYRIAD (all sticks), MYRIAD.<id>, LEGACY.CPU (default: CPU)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--fallback",
+        choices=("CPU",),
+        help="compute there, with a warning, when the device is missing or cannot run",
+    )
     parser.add_argument(
         "--conf", type=fraction, default=0.25, help="boxes need more confidence than this (default: 0.25)"
     )
@@ -119,6 +127,7 @@ def run(options: argparse.Namespace) -> int:
                 options.model, options.device, options.conf, options.iou, options.classes, options.agnostic,
                 options.max_det, options.imgsz, options.cache_dir, options.threads,
                 precision=options.precision, hint=options.hint or hint_for(source.total), streams=options.streams,
+                fallback=options.fallback,
             )
         )  # fmt: skip
         sinks = open_sinks(options, stack)
@@ -134,13 +143,15 @@ def run(options: argparse.Namespace) -> int:
             cut += detections.truncated
             if any(getattr(sink, "stopped", False) for sink in sinks):
                 break
-        seconds = time.perf_counter() - started
+        seconds, device = time.perf_counter() - started, detector.device
         errors = list(stream.errors)
     for _, message in errors:
         print(f"warning: {message}", file=sys.stderr)
     if not frames and errors:
         raise OvyoloError(f"none of the {len(errors)} pictures could be read")
     if not options.quiet:
+        if options.device.upper() != "CPU":
+            print(f"computed on {device}", file=sys.stderr)
         report(frames, found, cut, seconds, sinks, options)
     if signals:
         print("interrupted: what was found until then is written", file=sys.stderr)

@@ -64,6 +64,15 @@ def openvino_lines() -> tuple[list[str], bool]:
     return lines, bool(devices)
 
 
+def myriad_lines() -> list[str]:
+    """Sticks and the old OpenVINO for them."""
+    try:
+        from ovyolo.vpu.check import summary
+    except (ImportError, RuntimeError):
+        return ["  OpenVINO comes first"]
+    return summary()
+
+
 def opencv_line() -> tuple[str, bool]:
     """OpenCV, and what to do where it cannot be loaded."""
     try:
@@ -84,6 +93,8 @@ def run(options: argparse.Namespace) -> int:
     print("OpenVINO")
     lines, runs = openvino_lines()
     print("\n".join(lines))
+    print("Myriad (NCS2)")
+    print("\n".join(myriad_lines()))
     print("Packages")
     line, reads = opencv_line()
     print(line)

@@ -27,6 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="for files with raw heads, or with a quantized decoding: anchors in pixels, finest level first, "
         "as [[10,13, 16,30, 33,23], [30,61, 62,45, 59,119], [116,90, 156,198, 373,326]]",
     )  # fmt: skip
+    parser.add_argument(
+        "--device",
+        metavar="D",
+        help="refuse now what cannot run there: CPU, GPU, NPU, MYRIAD (the file is the same for all)",
+    )
     parser.epilog = """examples:
   ovyolo export best.pt
   ovyolo export best.pt -o line3.xml --imgsz 480,640
@@ -54,7 +59,10 @@ def run(options: argparse.Namespace) -> int:
     from ovyolo.export import export
 
     anchors = None if options.anchors is None else parse_anchors(options.anchors)
-    path = export(options.source, options.output, options.imgsz, options.fp32, data=options.data, anchors=anchors)
+    path = export(
+        options.source, options.output, options.imgsz, options.fp32, data=options.data, anchors=anchors,
+        device=options.device,
+    )  # fmt: skip
     for line in summary(path):
         print(line)
     return 0

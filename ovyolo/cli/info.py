@@ -39,6 +39,7 @@ def summary(path: Path) -> list[str]:
             detail = f"stride {card.head.strides[index]}, anchors {anchors}"
         lines.append(f"  output   {_port(port, name)}, {detail}")
     lines += [f"  {key:<8} {value}" for key, value in card.made.items()]
+    lines += [f"  runs on  {card.runs_on}"] if card.runs_on else []
     lines += [f"  scored   {key} {value}" for key, value in card.scores.items()]
     lines += [f"  note     {note}" for note in card.notes]
     return lines

@@ -89,7 +89,8 @@ def predict_dataset(
     import openvino as ov
 
     from ovyolo.detector import model_file
-    from ovyolo.runtime import open_session, read_model
+    from ovyolo.devices import open_device
+    from ovyolo.runtime import read_model
 
     path, cache = Path(model), Path(cache_dir) if cache_dir is not None else None
     if rect:
@@ -101,7 +102,7 @@ def predict_dataset(
             skip_bad=skip_bad, quiet=quiet, conf=conf, iou=iou, max_det=max_det,
         )  # fmt: skip
     else:
-        session, card = open_session(
+        session, card = open_device(
             model_file(path, imgsz, cache), device, precision=precision, slots=SLOTS, threads=threads, cache_dir=cache
         )
         with closing(session):

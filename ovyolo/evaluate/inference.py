@@ -19,11 +19,12 @@ from ovyolo.card import Card
 from ovyolo.dataset import DataSet
 from ovyolo.decode import Decoder
 from ovyolo.detections import Detections
+from ovyolo.devices import open_device
 from ovyolo.errors import DimensionError, ImageError, OvyoloWarning
 from ovyolo.evaluate.predictions import Predictions
 from ovyolo.letterbox import Letterbox, letterbox
 from ovyolo.progress import progress
-from ovyolo.runtime import Session, open_session
+from ovyolo.runtime import Session
 
 __all__ = ["Pictures", "predict", "predict_rect", "rect_shape"]
 
@@ -250,7 +251,7 @@ def predict_rect(
     failed: dict[int, str] = {}
     for shape, members in progress(groups.items(), total=len(groups), unit="shape", quiet=quiet):
         path = model_file(source, shape, cache_dir)
-        session, _ = open_session(path, device, precision=precision, slots=SLOTS, threads=threads, cache_dir=cache_dir)
+        session, _ = open_device(path, device, precision=precision, slots=SLOTS, threads=threads, cache_dir=cache_dir)
         with closing(session):
             pictures = Pictures(dataset.subset(members), shape)
             part = predict(session, card, pictures, skip_bad=skip_bad, **setting)

@@ -81,6 +81,7 @@ def export(
     *,
     data: str | Path | None = None,
     anchors: Sequence[Sequence[Sequence[float]]] | None = None,
+    device: str | None = None,
 ) -> Path:
     """Turn a trained model into an OpenVINO IR with a card, without PyTorch and without running code from the file.
 
@@ -93,6 +94,8 @@ def export(
         data: a ``data.yaml`` whose ``names`` are used instead of those in ``source``.
         anchors: anchors ``[level][anchor] = (width, height)`` in input pixels, finest level first: only for files
             with raw heads, which do not hold them, and for those whose decoding was quantized, which hold them rounded.
+        device: where the file is to run, ``"NPU"`` or ``"MYRIAD"`` for instance: what is known to be refused there is
+            refused now. The file itself is the same for all devices.
 
     Returns:
         The path of the ``.xml`` that was written.
@@ -106,6 +109,7 @@ def export(
         PosixPath('best.xml')
     """
     from ovyolo.export.portable import save_ir
+    from ovyolo.export.targets import objection
 
     source = Path(source)
     target = source.with_suffix(".xml") if output is None else Path(output)
@@ -123,4 +127,6 @@ def export(
 
         names = read_names(Path(data))
     model, card = load_source(source, size, names, anchors, fp32)
+    if device is not None and (reason := objection(model, device)) is not None:
+        raise ExportError(f"{source} cannot run on {device}: {reason}")
     return save_ir(model, card, target, fp32=fp32)

@@ -12,7 +12,7 @@ from openvino.utils.node_factory import NodeFactory
 
 from ovyolo.errors import ExportError
 
-__all__ = ["downgrade", "input_array", "opset_of"]
+__all__ = ["downgrade", "input_array", "oldest_release", "opset_of"]
 
 NEWEST_PORTABLE = 7
 # the release that brought each operation set
@@ -27,7 +27,7 @@ RELEASES = {
     14: "2024.0",
     15: "2024.5",
 }
-
+UNKNOWN_RELEASE = "of the release that made it"
 
 # numbers that were not there from the beginning, and a release that surely has them
 YOUNG_TYPES = {"nf4": "2024.0", "f8e4m3": "2024.3", "f8e5m2": "2024.3", "f4e2m1": "2024.5"}
@@ -50,27 +50,42 @@ def downgrade(model: ov.Model) -> list[str]:
         if replacement is not None:
             _replace(node, replacement)
     model.validate_nodes_and_infer_types()
+    newer, young = _newer(model), _young_types(model)
+    told = []
+    if newer:
+        release = RELEASES.get(max(newer.values()), UNKNOWN_RELEASE)
+        kinds = ", ".join(sorted(newer))
+        told = [f"It needs OpenVINO {release} or later: its operations {kinds} were not brought down to older ones."]
+    return told + [f"It needs OpenVINO {YOUNG_TYPES[kind]} or later, for its {kind} weights." for kind in young[:1]]
+
+
+def oldest_release(model: ov.Model) -> str:
+    """The oldest OpenVINO known to have all of ``model``'s operations and types: ``"2021.4"`` where all are portable."""
+    newer = _newer(model)
+    if newer and max(newer.values()) not in RELEASES:
+        return UNKNOWN_RELEASE
+    needed = ["2021.4", *(RELEASES[opset] for opset in newer.values()), *(YOUNG_TYPES[k] for k in _young_types(model))]
+    return max(needed, key=_number)
+
+
+def _newer(model: ov.Model) -> dict[str, int]:
+    """Operations that are not portable, and the operation set that each comes from (99 for an extension)."""
     newer: dict[str, int] = {}
     for node in model.get_ordered_ops():
         opset = opset_of(node)
         if opset is None or opset > NEWEST_PORTABLE:
             newer[node.get_type_name()] = 99 if opset is None else opset
-    young = _young_types(model)
-    if not newer:
-        return young
-    release = RELEASES.get(max(newer.values()), "of the release that made it")
-    kinds = ", ".join(sorted(newer))
-    return [
-        f"It needs OpenVINO {release} or later: its operations {kinds} were not brought down to older ones.",
-        *young,
-    ]
+    return newer
 
 
 def _young_types(model: ov.Model) -> list[str]:
-    """A sentence about numbers that old runtimes do not know."""
+    """Types of numbers in ``model`` that old runtimes do not know, those first that came last."""
     kinds = {node.get_output_element_type(0).get_type_name() for node in model.get_ops() if node.get_output_size()}
-    found = sorted(kinds.intersection(YOUNG_TYPES), key=YOUNG_TYPES.__getitem__)
-    return [f"It needs OpenVINO {YOUNG_TYPES[found[-1]]} or later, for its {found[-1]} weights."] if found else []
+    return sorted(kinds.intersection(YOUNG_TYPES), key=lambda kind: _number(YOUNG_TYPES[kind]), reverse=True)
+
+
+def _number(release: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in release.split("."))
 
 
 def opset_of(node: ov.Node) -> int | None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from ovyolo.card import UNQUANTIZED, Card, write_card
 from ovyolo.errors import ExportError
 from ovyolo.export.half import halve_weights
+from ovyolo.export.targets import runs_on
 
 if TYPE_CHECKING:
     import openvino
@@ -68,6 +69,7 @@ def save_ir(model: openvino.Model, card: Card, path: Path, *, fp32: bool = False
         # an IR of version 10 knows outputs by the operation that they come from
         result.input_value(0).get_node().set_friendly_name(name)
     precision = card.precision if card.precision not in UNQUANTIZED else "FP32" if fp32 else "FP16"
+    card = replace(card, runs_on=runs_on(model))
     card = replace(card, precision=precision, notes=(*card.notes, *(note for note in notes if note not in card.notes)))
     if not fp32:
         halve_weights(model)

@@ -17,6 +17,11 @@ def make_tiny_ir(path: Path, *, imgsz: tuple[int, int] = (64, 64), bias: float =
 
     A box covers exactly its cell: offsets are 0.5 and sizes 1 where the logits are 0.
     """
+    return save_ir(*tiny_model(imgsz, bias, classes), path, fp32=True)
+
+
+def tiny_model(imgsz: tuple[int, int] = (64, 64), bias: float = -10.0, classes: int = 1) -> tuple[ov.Model, Card]:
+    """The network that :func:`make_tiny_ir` writes, and its card."""
     channels = 5 + classes
     weight = np.zeros((channels, 3, 8, 8), np.float32)
     weight[4:] = 20.0 / (255 * 3 * 64)
@@ -30,4 +35,4 @@ def make_tiny_ir(path: Path, *, imgsz: tuple[int, int] = (64, 64), bias: float =
     head.output(0).get_tensor().set_names({"head0"})
     model = ov.Model([opset1.result(head)], [image], "tiny")
     names = tuple(["spot"] if classes == 1 else [f"spot{i}" for i in range(classes)])
-    return save_ir(model, Card(names, imgsz, Head("anchors", ("head0",), (8,), (((8.0, 8.0),),))), path, fp32=True)
+    return model, Card(names, imgsz, Head("anchors", ("head0",), (8,), (((8.0, 8.0),),)))
