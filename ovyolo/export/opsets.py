@@ -60,7 +60,7 @@ def downgrade(model: ov.Model) -> list[str]:
 
 
 def oldest_release(model: ov.Model) -> str:
-    """The oldest OpenVINO known to have all of ``model``'s operations and types: ``"2021.4"`` where all are portable."""
+    """The oldest OpenVINO known to have all that ``model`` is made of: ``"2021.4"`` where all is portable."""
     newer = _newer(model)
     if newer and max(newer.values()) not in RELEASES:
         return UNKNOWN_RELEASE
