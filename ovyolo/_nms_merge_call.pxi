@@ -36,6 +36,13 @@ cdef object checked_numbers_of(object numbers, str name, Py_ssize_t n):
     return np.require(numbers, np.int32, ("C", "A"))
 
 
+cdef object checked_scores(object scores, str name, Py_ssize_t n):
+    array = checked_array(scores, name)
+    if array.shape != (n,):
+        raise DimensionError(f"{name} has shape {array.shape}; expected ({n},), one a box")
+    return array
+
+
 cdef bint by_smaller(object metric) except -1:
     if metric not in METRICS:
         raise DimensionError(f"metric is {metric!r}; it takes 'iou' or 'ios' (intersection over the smaller area)")
@@ -91,9 +98,7 @@ def merge(
     cdef int j, status = 0
     boxes = checked_boxes(xyxy, "xyxy")
     n = boxes.shape[0]
-    score_array = checked_array(scores, "scores")
-    if score_array.shape != (n,):
-        raise DimensionError(f"scores has shape {score_array.shape}; expected ({n},), one a box")
+    score_array = checked_scores(scores, "scores", n)
     if not isinstance(how, str) or how not in HOW:
         raise DimensionError(f"how is {how!r}; it takes one of {', '.join(HOW)}")
     work.how = HOW[how]
@@ -142,7 +147,9 @@ def merge(
     return made, confidence, index, group
 
 
-def matched(xyxy, others, class_ids=None, other_classes=None, *, threshold, metric="iou", within=None):
+def matched(
+    xyxy, others, class_ids=None, other_classes=None, *, threshold, metric="iou", within=None, scores=None, other_scores=None,
+):
     """Which boxes are matched by one of ``others``.
 
     Args:
@@ -153,6 +160,7 @@ def matched(xyxy, others, class_ids=None, other_classes=None, *, threshold, metr
         metric: ``"iou"``, or ``"ios"``: intersection over the smaller of the two areas.
         within: float64 ``(n, 4)``: for each box the tile that it was seen in; others are cut by it first. A fragment
             of an object, cut at its tile's border, so matches the whole object.
+        scores, other_scores: float32 ``(n,)`` and ``(m,)``; of others only those with at least a box's score match it.
 
     Returns:
         bool ``(n,)``.
@@ -172,12 +180,13 @@ def matched(xyxy, others, class_ids=None, other_classes=None, *, threshold, metr
     """
     cdef MergeScratch scratch = MergeScratch()
     cdef Grid* grid = &scratch.merge.grid
-    cdef const float[::1] box_view, other_view
+    cdef const float[::1] box_view, other_view, score_view, other_score_view
     cdef const double[:, ::1] tile_view
     cdef const int32_t[::1] class_view, other_class_view
     cdef uint8_t[::1] result_view
     cdef double limit = fraction(threshold, "threshold"), margin
     cdef bint smaller = by_smaller(metric), cut = within is not None, classed = class_ids is not None
+    cdef bint scored = scores is not None
     cdef double box[4]
     cdef double other[4]
     cdef int64_t n, m, i, k, found
@@ -186,6 +195,10 @@ def matched(xyxy, others, class_ids=None, other_classes=None, *, threshold, metr
     n, m = boxes.shape[0], rivals.shape[0]
     if classed != (other_classes is not None):
         raise DimensionError("class_ids and other_classes go together: pass both or neither")
+    if scored != (other_scores is not None):
+        raise DimensionError("scores and other_scores go together: pass both or neither")
+    if scored:
+        score_view, other_score_view = checked_scores(scores, "scores", n), checked_scores(other_scores, "other_scores", m)
     if classed:
         class_view = checked_numbers_of(class_ids, "class_ids", n)
         other_class_view = checked_numbers_of(other_classes, "other_classes", m)
@@ -218,6 +231,9 @@ def matched(xyxy, others, class_ids=None, other_classes=None, *, threshold, metr
                 widen(&box_view[4 * i], box)
                 found = rivals_of(grid, box, margin, class_view[i] if classed else 0)
                 for k in range(found):
+                    # false for NaN, too
+                    if scored and not other_score_view[grid.found[k]] >= score_view[i]:
+                        continue
                     widen(grid.spot[grid.found[k]].box, other)
                     if cut:
                         cut_by(other, &tile_view[i, 0], other)

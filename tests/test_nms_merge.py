@@ -226,6 +226,9 @@ def test_matching_gives_what_the_twin_gives(case: Any, threshold: float, metric:
     others[rng.random(others.shape) < 0.02] = np.nan
     for given_classes in ((None, None), (classes, others_classes)):
         words: dict[str, Any] = {"threshold": threshold, "metric": metric, "within": tiles[tile_ids] if cut else None}
+        if cut:
+            words["scores"] = rng.random(len(boxes)).astype(np.float32)
+            words["other_scores"] = rng.random(len(others)).astype(np.float32)
         np.testing.assert_array_equal(
             _nms.matched(boxes, others, *given_classes, **words), twin.matched(boxes, others, *given_classes, **words)
         )
@@ -241,7 +244,7 @@ def test_fragments_of_one_object_join_and_those_of_two_do_not() -> None:
         seen, np.zeros(6, np.int32), np.array([0, 1, 2, 3, 0, 1], np.int32), tiles, threshold=0.45
     )
     assert join.tolist() == [0, 0, 0, 0, 4, 4]
-    # two equal objects, one below the other: what one tile saw of the first must not join what the other saw of the second
+    # two equal objects, one below the other: what one tile saw of the first is not what the other saw of the second
     stacked = np.array([[60, 10, 100, 40], [80, 40, 130, 70]], np.float32)
     assert _nms.join_fragments(
         stacked, np.zeros(2, np.int32), np.array([0, 1], np.int32), tiles, threshold=0.45
@@ -271,6 +274,8 @@ CLASSES, TILES = np.zeros(3, np.int32), np.zeros((2, 4))
         ("merge", {"least": 2}, "least is 2"),
         ("matched", {"others": BOXES[0]}, "others has shape"),
         ("matched", {"class_ids": CLASSES}, "go together"),
+        ("matched", {"scores": SCORES}, "scores and other_scores go together"),
+        ("matched", {"scores": SCORES, "other_scores": SCORES[:1]}, "other_scores has shape"),
         ("matched", {"within": TILES}, "within has shape"),
         ("join_fragments", {"tile_ids": CLASSES + np.int32(2)}, "not one of the 2"),
         ("join_fragments", {"tile_ids": CLASSES - np.int32(1)}, "not one of the 2"),

@@ -106,12 +106,16 @@ def matched(
     threshold: float,
     metric: str = "iou",
     within: Floats | None = None,
+    scores: NDArray[np.float32] | None = None,
+    other_scores: NDArray[np.float32] | None = None,
 ) -> NDArray[np.bool_]:
     """As ``ovyolo._nms.matched``, without its checks."""
     result = np.zeros(len(xyxy), np.bool_)
     for i, box in enumerate(xyxy.astype(np.float64)):
         for j, other in enumerate(others.astype(np.float64)):
             if class_ids is not None and other_classes is not None and class_ids[i] != other_classes[j]:
+                continue
+            if scores is not None and other_scores is not None and not other_scores[j] >= scores[i]:
                 continue
             if not (np.isfinite(box).all() and np.isfinite(other).all() and (other[2:] > other[:2]).all()):
                 continue
