@@ -78,6 +78,7 @@ def matched(
     threshold: float,
     metric: str = "iou",
     within: NDArray[np.float64] | None = None,
+    slack: NDArray[np.float64] | None = None,
     scores: NDArray[np.float32] | None = None,
     other_scores: NDArray[np.float32] | None = None,
 ) -> NDArray[np.bool_]: ...

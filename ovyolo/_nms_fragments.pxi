@@ -46,6 +46,16 @@ cdef inline void cut_by(const double* box, const double* tile, double* into) noe
         into[2 + j] = box[2 + j] if box[2 + j] < tile[2 + j] else tile[2 + j]
 
 
+cdef inline void bend(double* box, const double* target, double slack) noexcept nogil:
+    """Moves each side of a box towards the target's, by `slack` at most."""
+    cdef int j
+    for j in range(4):
+        if box[j] < target[j]:
+            box[j] = box[j] + slack if box[j] + slack < target[j] else target[j]
+        else:
+            box[j] = box[j] - slack if box[j] - slack > target[j] else target[j]
+
+
 cdef inline double share_of(const double* a, const double* b, int axis) noexcept nogil:
     """IoU of two boxes' extents along one axis."""
     cdef double both = (a[2 + axis] if a[2 + axis] < b[2 + axis] else b[2 + axis]) - (

@@ -148,7 +148,8 @@ def merge(
 
 
 def matched(
-    xyxy, others, class_ids=None, other_classes=None, *, threshold, metric="iou", within=None, scores=None, other_scores=None,
+    xyxy, others, class_ids=None, other_classes=None, *, threshold, metric="iou", within=None, slack=None, scores=None,
+    other_scores=None,
 ):
     """Which boxes are matched by one of ``others``.
 
@@ -160,6 +161,8 @@ def matched(
         metric: ``"iou"``, or ``"ios"``: intersection over the smaller of the two areas.
         within: float64 ``(n, 4)``: for each box the tile that it was seen in; others are cut by it first. A fragment
             of an object, cut at its tile's border, so matches the whole object.
+        slack: float64 ``(m,)``: how uncertain the sides of each of ``others`` are, in pixels: they are taken to lie as
+            near to the box's as that allows.
         scores, other_scores: float32 ``(n,)`` and ``(m,)``; of others only those with at least a box's score match it.
 
     Returns:
@@ -182,11 +185,12 @@ def matched(
     cdef Grid* grid = &scratch.merge.grid
     cdef const float[::1] box_view, other_view, score_view, other_score_view
     cdef const double[:, ::1] tile_view
+    cdef const double[::1] slack_view
     cdef const int32_t[::1] class_view, other_class_view
     cdef uint8_t[::1] result_view
-    cdef double limit = fraction(threshold, "threshold"), margin
+    cdef double limit = fraction(threshold, "threshold"), margin, loose = 0.0
     cdef bint smaller = by_smaller(metric), cut = within is not None, classed = class_ids is not None
-    cdef bint scored = scores is not None
+    cdef bint scored = scores is not None, slackened = slack is not None
     cdef double box[4]
     cdef double other[4]
     cdef int64_t n, m, i, k, found
@@ -207,6 +211,12 @@ def matched(
         if tile_array.shape != (n, 4):
             raise DimensionError(f"within has shape {tile_array.shape}; expected ({n}, 4), a tile a box")
         tile_view = tile_array
+    if slackened:
+        slack_array = np.ascontiguousarray(slack, np.float64)
+        if slack_array.shape != (m,) or not ((slack_array >= 0) & (slack_array < 1e9)).all():
+            raise DimensionError(f"slack takes ({m},) numbers of pixels from 0 on, one for each of others")
+        slack_view = slack_array
+        loose = slack_array.max(initial=0.0)
     result = np.zeros(n, np.uint8)
     if n == 0 or m == 0:
         return result.view(np.bool_)
@@ -229,12 +239,16 @@ def matched(
         if status == 0:
             for i in range(n):
                 widen(&box_view[4 * i], box)
-                found = rivals_of(grid, box, margin, class_view[i] if classed else 0)
+                found = rivals_of(grid, box, margin, class_view[i] if classed else 0) if loose == 0.0 else grid_search(
+                    grid, box[0] - loose, box[1] - loose, box[2] + loose, box[3] + loose, class_view[i] if classed else 0
+                )
                 for k in range(found):
                     # false for NaN, too
                     if scored and not other_score_view[grid.found[k]] >= score_view[i]:
                         continue
                     widen(grid.spot[grid.found[k]].box, other)
+                    if slackened:
+                        bend(other, box, slack_view[grid.found[k]])
                     if cut:
                         cut_by(other, &tile_view[i, 0], other)
                     if overlap_of(box, other, smaller) > limit:

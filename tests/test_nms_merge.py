@@ -228,6 +228,7 @@ def test_matching_gives_what_the_twin_gives(case: Any, threshold: float, metric:
         words: dict[str, Any] = {"threshold": threshold, "metric": metric, "within": tiles[tile_ids] if cut else None}
         if cut:
             words["scores"] = rng.random(len(boxes)).astype(np.float32)
+            words["slack"] = rng.uniform(0, 6, len(others)) * (rng.random() < 0.5)
             words["other_scores"] = rng.random(len(others)).astype(np.float32)
         np.testing.assert_array_equal(
             _nms.matched(boxes, others, *given_classes, **words), twin.matched(boxes, others, *given_classes, **words)
@@ -276,6 +277,8 @@ CLASSES, TILES = np.zeros(3, np.int32), np.zeros((2, 4))
         ("matched", {"class_ids": CLASSES}, "go together"),
         ("matched", {"scores": SCORES}, "scores and other_scores go together"),
         ("matched", {"scores": SCORES, "other_scores": SCORES[:1]}, "other_scores has shape"),
+        ("matched", {"slack": np.full(3, -1.0)}, "slack takes .3,. numbers"),
+        ("matched", {"slack": np.full(3, np.nan)}, "slack takes"),
         ("matched", {"within": TILES}, "within has shape"),
         ("join_fragments", {"tile_ids": CLASSES + np.int32(2)}, "not one of the 2"),
         ("join_fragments", {"tile_ids": CLASSES - np.int32(1)}, "not one of the 2"),

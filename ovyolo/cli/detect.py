@@ -122,7 +122,8 @@ def run(options: argparse.Namespace) -> int:
             Detector(
                 options.model, options.device, options.conf, options.iou, options.classes, options.agnostic,
                 options.max_det, options.imgsz, options.cache_dir, options.threads,
-                precision=options.precision, hint=options.hint or ("throughput" if tiles else hint_for(source.total)), streams=options.streams,
+                precision=options.precision, hint=options.hint or hint_for(None if tiles else source.total),
+                streams=options.streams,
             )
         )  # fmt: skip
         sinks = open_sinks(options, stack)

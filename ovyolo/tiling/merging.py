@@ -18,7 +18,8 @@ from ovyolo.tiling.plan import Plan
 
 __all__ = ["View", "merge_views"]
 
-# a side lies on the border when it ends within so many pixels of the network's input, or so much of the box's side
+# a side lies on the border when it ends within so many pixels of the network's input, or so much of the box's side; and
+# a box may be so far off, at the scale at which it was found, when it is to explain a fragment
 NEAR_PIXELS, NEAR_SHARE = 2.0, 0.02
 # a whole box takes the place of a fragment that is more confident, up to a point: noise explains much
 LEAST_SHARE = 0.25
@@ -92,11 +93,11 @@ def merge_views(
 
     left = np.flatnonzero(fragment)
     explained = matched(
-        xyxy[left], made, group[left], made_group, threshold=iou, within=tile[left],
+        xyxy[left], made, group[left], made_group, threshold=iou, within=tile[left], slack=near[made_from],
         scores=_least(score[left]), other_scores=made_score,
     )  # fmt: skip
     left = left[~explained]
-    pieces, pieces_score, pieces_from = _joined(left, xyxy, score, group, view_of, boxes, iou)
+    pieces, pieces_score, pieces_from = _joined(left, xyxy, score, group, view_of, boxes, near, iou)
     rival = matched(
         pieces, made, group[pieces_from], made_group, threshold=iou,
         scores=_least(pieces_score), other_scores=made_score,
@@ -151,7 +152,7 @@ def _merged_wholes(
 
 def _joined(
     rows: NDArray[np.int64], xyxy: Boxes, score: Boxes, group: NDArray[np.int32], view_of: NDArray[np.int64],
-    tiles: NDArray[np.float64], iou: float,
+    tiles: NDArray[np.float64], near: NDArray[np.float64], iou: float,
 ) -> tuple[Boxes, Boxes, NDArray[np.int64]]:  # fmt: skip
     """Fragments that no whole box explains, joined: boxes, scores, and the row of the best fragment of each."""
     root = join_fragments(xyxy[rows], group[rows], view_of[rows].astype(np.int32), tiles, threshold=iou)
@@ -168,7 +169,8 @@ def _joined(
     lone = np.flatnonzero(~joined)
     explained = matched(
         corners[lone], corners[joined], group[best[lone]], group[best[joined]], threshold=iou,
-        within=tiles[view_of[best[lone]]], scores=_least(score[best[lone]]), other_scores=score[best[joined]],
+        within=tiles[view_of[best[lone]]], slack=near[best[joined]],
+        scores=_least(score[best[lone]]), other_scores=score[best[joined]],
     )  # fmt: skip
     stays = np.ones(len(names), np.bool_)
     stays[lone[explained]] = False

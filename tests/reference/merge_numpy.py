@@ -106,6 +106,7 @@ def matched(
     threshold: float,
     metric: str = "iou",
     within: Floats | None = None,
+    slack: Floats | None = None,
     scores: NDArray[np.float32] | None = None,
     other_scores: NDArray[np.float32] | None = None,
 ) -> NDArray[np.bool_]:
@@ -119,7 +120,10 @@ def matched(
                 continue
             if not (np.isfinite(box).all() and np.isfinite(other).all() and (other[2:] > other[:2]).all()):
                 continue
-            seen = other if within is None else cut_by(other, within[i])
+            if slack is not None and not (box[2:] > box[:2]).all():
+                continue
+            bent = other if slack is None else np.clip(box, other - slack[j], other + slack[j])
+            seen = bent if within is None else cut_by(bent, within[i])
             result[i] |= overlaps(box, seen[None], metric)[0] > threshold
     return result
 

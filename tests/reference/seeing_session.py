@@ -1,7 +1,7 @@
 """A session that sees: pictures whose pixels say where they are, and a decoder that knows which objects lie there.
 
-It stands for a perfect network: of each object it finds, in a view, the part that the view shows, if that is neither too
-small nor too large in the network's input. What it gets wrong, and by how much, is up to the test.
+It stands for a perfect network: of each object it finds, in a view, the part that the view shows, if that is neither
+too small nor too large in the network's input. What it gets wrong, and by how much, is up to the test.
 """
 
 from __future__ import annotations
