@@ -47,13 +47,16 @@ cdef inline void cut_by(const double* box, const double* tile, double* into) noe
 
 
 cdef inline void bend(double* box, const double* target, double slack) noexcept nogil:
-    """Moves each side of a box towards the target's, by `slack` at most."""
+    """Moves each side of a box towards the target's, by `slack` at most, and by half of what the target measures."""
     cdef int j
+    cdef double reach
     for j in range(4):
+        reach = 0.5 * (target[2 + (j & 1)] - target[j & 1])
+        reach = slack if slack < reach else reach
         if box[j] < target[j]:
-            box[j] = box[j] + slack if box[j] + slack < target[j] else target[j]
+            box[j] = box[j] + reach if box[j] + reach < target[j] else target[j]
         else:
-            box[j] = box[j] - slack if box[j] - slack > target[j] else target[j]
+            box[j] = box[j] - reach if box[j] - reach > target[j] else target[j]
 
 
 cdef inline double share_of(const double* a, const double* b, int axis) noexcept nogil:

@@ -161,8 +161,8 @@ def matched(
         metric: ``"iou"``, or ``"ios"``: intersection over the smaller of the two areas.
         within: float64 ``(n, 4)``: for each box the tile that it was seen in; others are cut by it first. A fragment
             of an object, cut at its tile's border, so matches the whole object.
-        slack: float64 ``(m,)``: how uncertain the sides of each of ``others`` are, in pixels: they are taken to lie as
-            near to the box's as that allows.
+        slack: float64 ``(m,)``: how uncertain the sides of each of ``others`` are, in pixels: where it overlaps a box,
+            they are taken to lie as near to that box's as this allows, and half of that box's side.
         scores, other_scores: float32 ``(n,)`` and ``(m,)``; of others only those with at least a box's score match it.
 
     Returns:
@@ -188,11 +188,12 @@ def matched(
     cdef const double[::1] slack_view
     cdef const int32_t[::1] class_view, other_class_view
     cdef uint8_t[::1] result_view
-    cdef double limit = fraction(threshold, "threshold"), margin, loose = 0.0
+    cdef double limit = fraction(threshold, "threshold"), margin
     cdef bint smaller = by_smaller(metric), cut = within is not None, classed = class_ids is not None
     cdef bint scored = scores is not None, slackened = slack is not None
     cdef double box[4]
     cdef double other[4]
+    cdef double seen[4]
     cdef int64_t n, m, i, k, found
     cdef int j, status = 0
     boxes, rivals = checked_boxes(xyxy, "xyxy"), checked_boxes(others, "others")
@@ -216,12 +217,12 @@ def matched(
         if slack_array.shape != (m,) or not ((slack_array >= 0) & (slack_array < 1e9)).all():
             raise DimensionError(f"slack takes ({m},) numbers of pixels from 0 on, one for each of others")
         slack_view = slack_array
-        loose = slack_array.max(initial=0.0)
     result = np.zeros(n, np.uint8)
     if n == 0 or m == 0:
         return result.view(np.bool_)
     box_view, other_view, result_view = boxes.reshape(-1), rivals.reshape(-1), result
-    margin = window_margin(limit, smaller)
+    # with slack, others may match from further away
+    margin = 0.0 if slackened else window_margin(limit, smaller)
     with nogil:
         status = grid_init(grid, m)
         for i in range(m):
@@ -239,15 +240,18 @@ def matched(
         if status == 0:
             for i in range(n):
                 widen(&box_view[4 * i], box)
-                found = rivals_of(grid, box, margin, class_view[i] if classed else 0) if loose == 0.0 else grid_search(
-                    grid, box[0] - loose, box[1] - loose, box[2] + loose, box[3] + loose, class_view[i] if classed else 0
-                )
+                found = rivals_of(grid, box, margin, class_view[i] if classed else 0)
                 for k in range(found):
                     # false for NaN, too
                     if scored and not other_score_view[grid.found[k]] >= score_view[i]:
                         continue
                     widen(grid.spot[grid.found[k]].box, other)
                     if slackened:
+                        memcpy(seen, other, 4 * sizeof(double))
+                        if cut:
+                            cut_by(seen, &tile_view[i, 0], seen)
+                        if overlap_of(box, seen, False) <= 0.0:
+                            continue
                         bend(other, box, slack_view[grid.found[k]])
                     if cut:
                         cut_by(other, &tile_view[i, 0], other)

@@ -74,8 +74,12 @@ def check(seed: int, full: bool, noise: float = 0.0, overlap: float | None = Non
             if shown_whole(box, plan) or can_be_joined(box, plan):
                 # nothing else says the same: neither a piece of it, nor it with something else
                 pieces = overlaps(box, same, "ios") > 0.6
+                if noise and full:  # slivers that are thinner than the shrunk picture is sure of may stay
+                    pieces &= (same[:, 2:] - same[:, :2]).min(axis=1) > 2 / gain
                 other = [overlaps(one, seer.objects[seer.classes == kind]).max() for one in same[pieces]]
-                assert min(other) > exact, f"{what}: {box} of class {kind} is there again as {same[pieces]}"
+                assert min(other, default=1.0) > exact, (
+                    f"{what}: {box} of class {kind} is there again as {same[pieces]}"
+                )
     for one, kind in zip(boxes, found.class_id, strict=True):
         truth = seer.objects[seer.classes == kind]
         inside = [overlaps(one, np.array([cut_by(t, tile) for tile in plan.tiles.astype(float)])).max() for t in truth]

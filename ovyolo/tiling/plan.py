@@ -122,7 +122,8 @@ def _cut(polygon: Points, box: tuple[int, int, int, int]) -> Points:
                 kept.append(here)
             if (a > 0 > b) or (a < 0 < b):
                 share = a / (a - b)
-                kept.append((here[0] + share * (there[0] - here[0]), here[1] + share * (there[1] - here[1])))
+                across = here[1 - axis] + share * (there[1 - axis] - here[1 - axis])
+                kept.append((limit, across) if axis == 0 else (across, limit))
         polygon = tuple(kept)
         if not polygon:
             return ()

@@ -120,10 +120,11 @@ def matched(
                 continue
             if not (np.isfinite(box).all() and np.isfinite(other).all() and (other[2:] > other[:2]).all()):
                 continue
-            if slack is not None and not (box[2:] > box[:2]).all():
-                continue
-            bent = other if slack is None else np.clip(box, other - slack[j], other + slack[j])
-            seen = bent if within is None else cut_by(bent, within[i])
+            seen = other if within is None else cut_by(other, within[i])
+            if slack is not None and overlaps(box, seen[None])[0] > 0:
+                reach = np.minimum(slack[j], np.tile(box[2:] - box[:2], 2) / 2)
+                bent = np.clip(box, other - reach, other + reach)
+                seen = bent if within is None else cut_by(bent, within[i])
             result[i] |= overlaps(box, seen[None], metric)[0] > threshold
     return result
 
