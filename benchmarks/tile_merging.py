@@ -3,8 +3,8 @@
     pip install sahi ensemble-boxes numba
     python benchmarks/tile_merging.py [--rounds N] [--smoke]
 
-Neither package is needed by ovyolo; what is not installed is left out, and the script says so. Results are compared with
-SAHI's box by box: the same rule must keep the same boxes.
+Neither package is needed by ovyolo; what is not installed is left out, and the script says so. Results are compared
+with SAHI's box by box: the same rule must keep the same boxes.
 """
 
 from __future__ import annotations
