@@ -55,6 +55,8 @@ times are from a picture in memory to its boxes, median.</p>
 
 def accuracy_plot(compared: Sequence[Compared]) -> str:
     """AP and AP of small objects over milliseconds a picture, a point a way."""
+    from matplotlib.ticker import FuncFormatter
+
     with styled():
         figure, axes = new_figure(5.4, 4)
         for number, one in enumerate(compared):
@@ -70,6 +72,9 @@ def accuracy_plot(compared: Sequence[Compared]) -> str:
         axes.plot([], [], "^", color="#5b6875", mfc="none", label="AP small")
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=9, ncols=2)
         axes.set_xscale("log")
+        # plain numbers: the usual 10² needs math text, which class names must not be read as
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(FuncFormatter(lambda x, _: f"{x:g}" if f"{x:e}"[0] in "25" else ""))
         axes.margins(x=0.25, y=0.15)
         axes.set(xlabel="milliseconds a picture", ylabel="AP")
         axes.set_ylim(bottom=0)
@@ -94,7 +99,7 @@ def recall_plot(compared: Sequence[Compared]) -> str:
             axes.plot(place, found, "o-", color=COLOURS[number % len(COLOURS)], lw=1.8, ms=4, label=one.name)
         counts = [int((bins[~first.matches.object_crowd] == row).sum()) for row in used]
         names = [f"{label}\n{count}" for label, count in zip(labels_of(used.tolist()), counts, strict=True)]
-        axes.set_xticks(place, names, fontsize=7)
+        axes.set_xticks(place, names, fontsize=7, rotation=40 if len(used) > 7 else 0)
         axes.set(xlabel="√area of the label in pixels; below: objects", ylabel="recall, any confidence", ylim=(0, 1.02))
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=8, ncols=min(3, len(compared)))
         return svg(figure, "Recall by object size")
