@@ -51,9 +51,9 @@ def test_detect_with_tiles(here: Path, capsys: pytest.CaptureFixture[str]) -> No
     words = ["detect", "--model", "spots.xml", "--source", "images", "--no-save", "--json", "-"]
     assert main([*words, "--tile", "64", "--overlap", "0.125", "--full"]) == 0
     out, err = capsys.readouterr()
-    assert [len(one["boxes"]) for one in json.loads(out)["pictures"]] == [12] * 4 and "48 bright" in err
+    assert [len(one["boxes"]) for one in json.loads(out)] == [12] * 4 and "48 bright" in err
     assert main([*words, "--tile", "64", "--overlap", "0.125", "--roi", "0,0,128,128"]) == 0
-    assert 0 < sum(len(one["boxes"]) for one in json.loads(capsys.readouterr().out)["pictures"]) < 48
+    assert 0 < sum(len(one["boxes"]) for one in json.loads(capsys.readouterr().out)) < 48
 
 
 def test_val_with_tiles_and_sizes(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,8 @@ __all__ = ["View", "merge_views"]
 # a side lies on the border when it ends within so many pixels of the network's input, or so much of the box's side; and
 # a box may be so far off, at the scale at which it was found, when it is to explain a fragment
 NEAR_PIXELS, NEAR_SHARE = 2.0, 0.02
-# a whole box takes the place of a fragment that is more confident, up to a point: noise explains much
+# a box takes the place of a fragment, or of the shrunk picture's box, that is more confident, up to a point: among
+# boxes of no confidence there is one for everything
 LEAST_SHARE = 0.25
 # what fits in a tile is the tiles' to find: there the shrunk picture's box goes when it shares so much of the smaller
 # of both with one of theirs
@@ -86,8 +87,9 @@ def merge_views(
     second = np.flatnonzero(whole & ~from_tile & plan.holds(xyxy))
     good = whole & from_tile
     whole[second] = ~matched(
-        xyxy[second], xyxy[good], group[second], group[good], threshold=SECOND_OPINION, metric="ios"
-    )
+        xyxy[second], xyxy[good], group[second], group[good], threshold=SECOND_OPINION, metric="ios",
+        scores=_least(score[second]), other_scores=score[good],
+    )  # fmt: skip
     made, made_score, made_from = _merged_wholes(np.flatnonzero(whole), xyxy, score, group, tile, iou, how)
     made_group = group[made_from]
 
