@@ -3,7 +3,17 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["cpu_features", "decode_nms", "decode_nms_rows", "nms", "set_simd_level", "simd_level"]
+__all__ = [
+    "cpu_features",
+    "decode_nms",
+    "decode_nms_rows",
+    "join_fragments",
+    "matched",
+    "merge",
+    "nms",
+    "set_simd_level",
+    "simd_level",
+]
 
 _Boxes = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32], bool, int]
 _Transform = tuple[float, float, float, float, float, float]
@@ -47,6 +57,40 @@ def nms(
     max_det: int | None = None,
     agnostic: bool = False,
 ) -> NDArray[np.int64]: ...
+def merge(
+    xyxy: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    class_ids: NDArray[np.int32] | None = None,
+    *,
+    threshold: float,
+    how: str = "nms",
+    metric: str = "iou",
+    agnostic: bool = False,
+    sigma: float = 0.5,
+    least: float = 0.001,
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]: ...
+def matched(
+    xyxy: NDArray[np.float32],
+    others: NDArray[np.float32],
+    class_ids: NDArray[np.int32] | None = None,
+    other_classes: NDArray[np.int32] | None = None,
+    *,
+    threshold: float,
+    metric: str = "iou",
+    within: NDArray[np.float64] | None = None,
+    slack: NDArray[np.float64] | None = None,
+    scores: NDArray[np.float32] | None = None,
+    other_scores: NDArray[np.float32] | None = None,
+) -> NDArray[np.bool_]: ...
+def join_fragments(
+    xyxy: NDArray[np.float32],
+    class_ids: NDArray[np.int32],
+    tile_ids: NDArray[np.int32],
+    tiles: NDArray[np.float64],
+    *,
+    threshold: float,
+    agnostic: bool = False,
+) -> NDArray[np.int32]: ...
 def cpu_features() -> tuple[str, ...]: ...
 def simd_level() -> str: ...
 def set_simd_level(name: str) -> None: ...

@@ -5,10 +5,10 @@ rely on that, allocate bounded scratch memory, and report failure by return code
 """
 
 from libc.float cimport FLT_MAX
-from libc.math cimport INFINITY, exp, fabs, fabsf, floor, frexp, isfinite, ldexp, log
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memset
+from libc.math cimport INFINITY, ceil, exp, fabs, fabsf, floor, frexp, isfinite, ldexp, log
+from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc, qsort, realloc
+from libc.string cimport memcpy, memset
 
 import operator
 
@@ -16,7 +16,10 @@ import numpy as np
 
 from ovyolo.errors import DimensionError
 
-__all__ = ["cpu_features", "decode_nms", "decode_nms_rows", "nms", "set_simd_level", "simd_level"]
+__all__ = [
+    "cpu_features", "decode_nms", "decode_nms_rows", "join_fragments", "matched", "merge", "nms", "set_simd_level",
+    "simd_level",
+]
 
 cdef extern from "_simd.h" nogil:
     enum:
@@ -51,6 +54,7 @@ cdef extern from "_simd.h" nogil:
     float ovyolo_unordered(uint32_t)
     int ovyolo_widest_level()
     void ovyolo_use_level(int)
+    void ovyolo_prefetch(const void*)
 
 include "_nms_sort.pxi"
 include "_nms_kept.pxi"
@@ -59,6 +63,11 @@ include "_nms_heads.pxi"
 include "_nms_check.pxi"
 include "_nms_call.pxi"
 include "_nms_cpu.pxi"
+include "_nms_grid.pxi"
+include "_nms_merge.pxi"
+include "_nms_soft.pxi"
+include "_nms_fragments.pxi"
+include "_nms_merge_call.pxi"
 
 
 def decode_nms(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from queue import LifoQueue
+from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, overload
 
@@ -19,6 +20,7 @@ from ovyolo.devices import open_device
 from ovyolo.errors import DimensionError, ModelError, OvyoloWarning
 from ovyolo.letterbox import Letterbox
 from ovyolo.runtime import Session
+from ovyolo.tiling import TiledFrames, Tiler, TileSettings
 
 if TYPE_CHECKING:
     from ovyolo.stream import Stream
@@ -111,6 +113,9 @@ class Detector:
         self._decode = Decoder(self.card)
         self.conf, self.iou, self.agnostic, self.max_det = conf, iou, agnostic, max_det
         self._class_mask = self._decode.class_mask(classes)
+        self._tile_lock = Lock()
+        self._tile_ring: Session | None = None
+        self._last_tiler: tuple[TileSettings, Tiler] | None = None
         self._free: LifoQueue[int] = LifoQueue()
         for slot in range(session.slots):
             self._free.put(slot)
@@ -137,17 +142,20 @@ class Detector:
         return self._session.effective
 
     @overload
-    def __call__(self, image: Picture) -> Detections: ...
+    def __call__(self, image: Picture, **tiles: Any) -> Detections: ...
 
     @overload
-    def __call__(self, image: list[Any]) -> list[Detections]: ...
+    def __call__(self, image: list[Any], **tiles: Any) -> list[Detections]: ...
 
-    def __call__(self, image: Picture | list[Any]) -> Detections | list[Detections]:
+    def __call__(self, image: Picture | list[Any], **tiles: Any) -> Detections | list[Detections]:
         """Detect in one picture, or in each of a list.
 
         Args:
             image: a u8 BGR array ``(h, w, 3)`` (grey, BGRA and 16-bit arrays are converted), the path of a picture,
                 or a list of either.
+            tiles: ``tile``, and with it ``overlap``, ``full``, ``roi``, ``merge``, ``skip_flat``: cut the picture into
+                tiles, so that small objects are found; see :class:`~ovyolo.tiling.TileSettings`. Calls with tiles from
+                several threads take turns.
 
         Returns:
             Detections in pixels of the picture given; for a list, a list of them.
@@ -155,25 +163,18 @@ class Detector:
         Raises:
             ImageError: a picture cannot be read or is none.
             ModelError: the device failed.
+            DimensionError: an argument is out of range, or ``roi`` lies outside the picture.
+
+        Example:
+            >>> found = detector("wafer.png", tile=640, overlap=0.2, full=True)  # doctest: +SKIP
         """
         if isinstance(image, list):
-            return [self(one) for one in image]
+            return [self(one, **tiles) for one in image]
         self._check_usable()
         from ovyolo.io.images import as_bgr, read_image
 
         pixels = read_image(image) if isinstance(image, (str, Path)) else as_bgr(image)
-        fit = Letterbox((pixels.shape[0], pixels.shape[1]), self.imgsz)
-        slot = self._free.get()
-        try:
-            fit.into(pixels, self._session.input(slot)[0])
-            self._session.submit(slot)
-            outputs = self._session.wait(slot)
-            found = self._decode(
-                outputs, fit, conf=self.conf, iou=self.iou, class_mask=self._class_mask,
-                agnostic=self.agnostic, max_det=self.max_det, device=self.device,
-            )  # fmt: skip
-        finally:
-            self._free.put(slot)
+        found = self._tiled(pixels, tiles) if tiles else self._plain(pixels)
         if found.nonfinite:
             warnings.warn(
                 f"{self.path} gave NaN in {found.nonfinite} cells for this picture: boxes may be missing, "
@@ -183,6 +184,52 @@ class Detector:
             )
         return found
 
+    def _plain(self, pixels: NDArray[Any]) -> Detections:
+        fit = Letterbox((pixels.shape[0], pixels.shape[1]), self.imgsz)
+        slot = self._free.get()
+        try:
+            fit.into(pixels, self._session.input(slot)[0])
+            self._session.submit(slot)
+            outputs = self._session.wait(slot)
+            return self._decode_here([output[:1] for output in outputs], fit)
+        finally:
+            self._free.put(slot)
+
+    def _decode_here(self, outputs: Sequence[Any], fit: Letterbox, device: str | None = None) -> Detections:
+        return self._decode(
+            outputs, fit, conf=self.conf, iou=self.iou, class_mask=self._class_mask, agnostic=self.agnostic,
+            max_det=self.max_det, device=device or self.device,
+        )  # fmt: skip
+
+    def _tiled(self, pixels: NDArray[Any], tiles: dict[str, Any]) -> Detections:
+        tiler = self._tiler(tiles)
+        with self._tile_lock:
+            if self._tile_ring is None:
+                self._tile_ring = self._session.another(self._tile_slots)
+            return tiler(pixels, self._tile_ring)
+
+    @property
+    def _tile_slots(self) -> int:
+        """One slot more than compute at once is being filled meanwhile."""
+        return 1 + (self._session.optimal_slots if self._hint == "throughput" else 1)
+
+    def _tiler(self, tiles: dict[str, Any]) -> Tiler:
+        """Cuts pictures as ``tiles`` says; kept, so that what there is to say of it is said once."""
+        unknown = sorted(set(tiles) - {"tile", "overlap", "full", "roi", "merge", "skip_flat"})
+        if unknown:
+            raise TypeError(
+                f"{unknown[0]!r} is not an argument here; with tiles it takes tile, overlap, full, roi, merge"
+            )
+        if tiles.get("tile") is None:
+            raise DimensionError(f"{next(iter(tiles))} is for tiles: give tile as well, in pixels or as 'auto'")
+        settings = TileSettings(**tiles)
+        if self._last_tiler is None or self._last_tiler[0] != settings:
+            made = Tiler(
+                self.card, settings, self._decode_here, iou=self.iou, agnostic=self.agnostic, max_det=self.max_det
+            )
+            self._last_tiler = settings, made
+        return self._last_tiler[1]
+
     def stream(
         self,
         source: Any,
@@ -191,6 +238,7 @@ class Detector:
         on_error: str = "raise",
         timeout: float = 60.0,
         slots: int | None = None,
+        **tiles: Any,
     ) -> Stream:
         """Detect in frame after frame: reading, letterboxing, inference and decoding go on side by side.
 
@@ -208,6 +256,7 @@ class Detector:
                 what was under way is computed again, with a warning; failing again at the same frame is an error.
             slots: how many frames are under way at once; by default 2, and the device's optimum and two more with
                 ``hint="throughput"``.
+            tiles: cut each frame into tiles; as for a single picture. ``slots`` is then how many frames wait.
 
         Returns:
             An iterable, once, of ``(frame, detections)`` in the order in which frames were read. It may be left at any
@@ -226,24 +275,31 @@ class Detector:
         self._check_usable()
         if slots is None:
             slots = self._session.optimal_slots + 2 if self._hint == "throughput" else 2
-        ring: list[Session] = []
+        if not tiles:
+            ring: list[Session] = []
 
-        def decode(outputs: Sequence[Any], fit: Letterbox) -> Detections:
-            return self._decode(
-                outputs, fit, conf=self.conf, iou=self.iou, class_mask=self._class_mask,
-                agnostic=self.agnostic, max_det=self.max_det, device=ring[0].device,
-            )  # fmt: skip
+            def open_ring(anew: bool) -> Session:
+                ring[:] = [self._open(slots=slots)[0] if anew else self._session.another(slots)]
+                return ring[0]
 
-        def open_ring(anew: bool) -> Session:
-            ring[:] = [self._open(slots=slots)[0] if anew else self._session.another(slots)]
-            return ring[0]
+            def decode(outputs: Sequence[Any], fit: Letterbox) -> Detections:
+                return self._decode_here(outputs, fit, ring[0].device)
 
-        return Stream(source, open_ring, decode, StreamSettings(policy, on_error, timeout, slots))
+            return Stream(source, open_ring, decode, StreamSettings(policy, on_error, timeout, slots))
+        tiler = self._tiler(tiles)
+
+        def open_frames(anew: bool) -> Session:
+            inner = self._tile_slots
+            return TiledFrames(tiler, self._open(slots=inner)[0] if anew else self._session.another(inner), slots)
+
+        return Stream(source, open_frames, lambda found, _: found[0], StreamSettings(policy, on_error, timeout, slots))
 
     def close(self) -> None:
         """Give the device back; the detector cannot be used afterwards. Streams that run go on to their end."""
         if not self._closed:
             self._closed = True
+            if self._tile_ring is not None:
+                self._tile_ring.close()
             self._session.close()
 
     def _check_usable(self) -> None:

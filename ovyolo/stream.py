@@ -23,6 +23,7 @@ from ovyolo.io.sources import Frame
 from ovyolo.lanes import POLICIES, POLL, Lane, Lanes
 from ovyolo.letterbox import Letterbox
 from ovyolo.runtime import Session
+from ovyolo.tiling import TiledFrames
 
 __all__ = ["Result", "Stream", "StreamSettings"]
 
@@ -237,10 +238,13 @@ class Stream:
         assert self._ring is not None and isinstance(flight.item, Frame)
         try:
             image = as_bgr(flight.item.image, flight.item.source)
-            ring_input = self._ring.input(flight.slot)[0]
-            flight.fit = Letterbox((image.shape[0], image.shape[1]), (ring_input.shape[0], ring_input.shape[1]))
-            flight.fit.into(image, ring_input)
-            self._computing.add(flight.slot)
+            if isinstance(self._ring, TiledFrames):
+                flight.fit = self._ring.hold(flight.slot, image)
+            else:
+                ring_input = self._ring.input(flight.slot)[0]
+                flight.fit = Letterbox((image.shape[0], image.shape[1]), (ring_input.shape[0], ring_input.shape[1]))
+                flight.fit.into(image, ring_input)
+                self._computing.add(flight.slot)
             self._ring.submit(flight.slot)
             flight.failure = None
         except OvyoloError as error:
@@ -285,6 +289,7 @@ class Stream:
             self._ring_lock.release()
 
     def _wait(self, ring: Session, slot: int, timeout: float) -> Sequence[Any]:
+        self._computing.add(slot)
         try:
             outputs = ring.wait(slot, timeout)
         except ModelError as error:

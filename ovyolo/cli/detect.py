@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ovyolo.cli.arguments import fraction, image_size, positive
+from ovyolo.cli.tiles import add_tile_arguments, tile_words
 from ovyolo.errors import OvyoloError
 
 MANY = 16  # pictures from which throughput mode is faster in all, its slower start included
@@ -64,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--precision", choices=("f32", "bf16", "f16"), help="what to compute in (default: f32 on a CPU)"
     )
     parser.add_argument("--cache-dir", metavar="DIR", help="keep compiled and exported models here")
+    add_tile_arguments(parser)
     out = parser.add_argument_group("results")
     out.add_argument(
         "-o", "--output", metavar="DIR", help="folder for annotated pictures and videos (default: runs/detect/N)"
@@ -79,6 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   ovyolo detect --model best.xml --source photos/
   ovyolo detect --model best.pt --source 'line3/*.png' --conf 0.4 --json boxes.json --no-save
   ovyolo detect --model best.xml --source belt.mp4 -o result
+  ovyolo detect --model best.xml --source wafer.png --tile 640 --full
 
 exit status: 0 all done, 1 some pictures were skipped, 2 nothing could be done, 130 interrupted"""
 
@@ -116,6 +119,7 @@ def run(options: argparse.Namespace) -> int:
     """Detect in every frame of the source and hand the boxes to the sinks."""
     if [options.json, options.csv].count("-") > 1:
         raise OvyoloError("--json - and --csv - cannot both write to standard output: name a file for one")
+    tiles = tile_words(options)
     from ovyolo.detector import Detector
     from ovyolo.io.sources import open_source
     from ovyolo.progress import progress
@@ -126,14 +130,14 @@ def run(options: argparse.Namespace) -> int:
             Detector(
                 options.model, options.device, options.conf, options.iou, options.classes, options.agnostic,
                 options.max_det, options.imgsz, options.cache_dir, options.threads,
-                precision=options.precision, hint=options.hint or hint_for(source.total), streams=options.streams,
-                fallback=options.fallback,
+                precision=options.precision, hint=options.hint or hint_for(None if tiles else source.total),
+                streams=options.streams, fallback=options.fallback,
             )
         )  # fmt: skip
         sinks = open_sinks(options, stack)
         frames, found, cut = 0, Counter[str](), 0
         started = time.perf_counter()
-        stream = stack.enter_context(detector.stream(source, on_error="skip" if options.skip_bad else "raise"))
+        stream = stack.enter_context(detector.stream(source, on_error="skip" if options.skip_bad else "raise", **tiles))
         signals = stack.enter_context(ending_on_signals(stream))
         for frame, detections in progress(stream, total=source.total, unit="picture", quiet=options.quiet):
             for sink in sinks:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ovyolo.cli.arguments import fraction, image_size, positive
+from ovyolo.cli.tiles import add_tile_arguments, tile_words
 from ovyolo.errors import DataError, OvyoloError
+
+if TYPE_CHECKING:
+    from ovyolo.dataset import DataSet
+    from ovyolo.evaluate.compare import Variant
+    from ovyolo.evaluate.sizes import SizeEdges
 
 ID_SCHEMES = ("dataset", "zero-based", "one-based", "coco91")
 
@@ -48,7 +57,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--rect", action="store_true", help="least padding: a model a picture shape, made from a .pt")
     parser.add_argument("--cache-dir", metavar="DIR", help="keep compiled and exported models here")
+    add_tile_arguments(parser)
+    parser.add_argument(
+        "--compare", nargs="+", metavar="WAY",
+        help='look at the pictures in several ways, in turn, and print accuracy and time side by side: "plain", '
+        '"tile=640", "tile=640,overlap=0.3,full", "tile=auto", "imgsz=1280" (of a .pt)',
+    )  # fmt: skip
     judge = parser.add_argument_group("judging")
+    judge.add_argument(
+        "--sizes", metavar="A,B,...",
+        help="figures by object size as well: edges in pixels (16,32,96) or as shares of the picture (1%%,5%%)",
+    )  # fmt: skip
     judge.add_argument("--predictions", metavar="FILE", help="judge these COCO-format predictions instead of a model")
     judge.add_argument(
         "--category-ids", choices=ID_SCHEMES, default="dataset",
@@ -78,6 +97,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   ovyolo val best.pt --data data.yaml --report report.html
   ovyolo val best.xml --data instances_val.json --images val2017 --save-json boxes.json
   ovyolo val --data data.yaml --predictions other-tool.json
+  ovyolo val best.xml --data data.yaml --tile 640 --full --sizes 16,32,96
+  ovyolo val best.xml --data data.yaml --compare "plain" "tile=640" "tile=640,full" --report compared.html
 
 exit status: 0 done, 1 done without files that could not be used (--skip-bad), 2 could not be done"""
 
@@ -86,11 +107,14 @@ def run(options: argparse.Namespace) -> int:
     """Read the data, predict or read predictions, judge, and write what was asked for."""
     if (options.model is None) == (options.predictions is None):
         raise OvyoloError("give a model, or --predictions: one of the two")
+    tiles = tile_words(options)
+    if options.predictions and (tiles or options.compare):
+        raise OvyoloError("tiles are for a model: predictions are judged as they are")
     for option in ("json", "save_json", "report"):
         check_target(getattr(options, option), f"--{option.replace('_', '-')}")
     from ovyolo.dataset import load_dataset
     from ovyolo.dataset.types import count_of, lines_of
-    from ovyolo.evaluate import predict_dataset, read_predictions, score, write_predictions
+    from ovyolo.evaluate import SizeEdges, predict_dataset, read_predictions, score, score_by_size, write_predictions
     from ovyolo.evaluate.metrics import evaluator
     from ovyolo.evaluate.predictions import write_text
     from ovyolo.progress import progress
@@ -99,6 +123,8 @@ def run(options: argparse.Namespace) -> int:
     evaluator()
     if options.report:
         check_installed()
+    sizes = SizeEdges.parse(options.sizes) if options.sizes else None
+    variants = ways(options, tiles) if options.compare else []
 
     dataset = load_dataset(
         options.data, options.split, images=options.images, limit=options.limit,
@@ -113,11 +139,13 @@ def run(options: argparse.Namespace) -> int:
             "mend them, or go on without them with --skip-bad"
         )
     dataset.checked(options.skip_bad)
+    if variants:
+        return compare_ways(options, dataset, variants, sizes)
     if options.predictions is None:
         dataset, predictions = predict_dataset(
             options.model, dataset, conf=options.conf, iou=options.iou, max_det=options.max_det, imgsz=options.imgsz,
             device=options.device, rect=options.rect, precision=options.precision, threads=options.threads,
-            cache_dir=options.cache_dir, skip_bad=options.skip_bad, quiet=options.quiet,
+            cache_dir=options.cache_dir, skip_bad=options.skip_bad, quiet=options.quiet, **tiles,
         )  # fmt: skip
     else:
         predictions = read_predictions(
@@ -126,6 +154,8 @@ def run(options: argparse.Namespace) -> int:
     for line in lines_of(dataset.problems):
         print(f"skipped: {line}", file=sys.stderr)
     scores = score(dataset, predictions, at_conf=options.at_conf, match_iou=options.match_iou)
+    if sizes is not None:
+        scores = score_by_size(scores, dataset, predictions, sizes)
     if dataset.problems:
         note = f"{count_of(dataset.problems)} could not be used and were left out"
         scores = replace(scores, notes=(*scores.notes, note))
@@ -142,6 +172,43 @@ def run(options: argparse.Namespace) -> int:
         written.append(write_predictions(options.save_json, dataset, predictions))
     if options.report:
         written.append(write_report(options.report, dataset, predictions, scores))
+    for path in written:
+        print(f"written: {path}", file=sys.stderr)
+    return 1 if dataset.problems else 0
+
+
+def ways(options: argparse.Namespace, tiles: dict[str, Any]) -> list[Variant]:
+    """What ``--compare`` asks for, checked before work begins."""
+    from ovyolo.evaluate.compare import Variant
+
+    if tiles or options.rect or options.imgsz or options.save_json:
+        raise OvyoloError(
+            "--compare names the ways itself: leave out --tile, --imgsz, --rect and --save-json beside it"
+        )
+    return [Variant.parse(text) for text in options.compare]
+
+
+def compare_ways(
+    options: argparse.Namespace, dataset: DataSet, variants: Sequence[Variant], sizes: SizeEdges | None
+) -> int:
+    """Run, print and write a comparison."""
+    from ovyolo.evaluate.compare import compare, table
+    from ovyolo.evaluate.predictions import write_text
+
+    compared = compare(
+        options.model, dataset, variants, conf=options.conf, iou=options.iou, max_det=options.max_det,
+        device=options.device, threads=options.threads, cache_dir=options.cache_dir, sizes=sizes, quiet=options.quiet,
+    )  # fmt: skip
+    text = json.dumps([one.to_dict() for one in compared], ensure_ascii=False, indent=1)
+    print(text if options.json == "-" else table(compared))
+    written: list[Any] = []
+    if options.json not in (None, "-"):
+        write_text(Path(options.json), text)
+        written.append(options.json)
+    if options.report:
+        from ovyolo.report.compared import write_comparison
+
+        written.append(write_comparison(options.report, compared))
     for path in written:
         print(f"written: {path}", file=sys.stderr)
     return 1 if dataset.problems else 0

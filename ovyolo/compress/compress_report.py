@@ -82,11 +82,11 @@ def jinja_safe(markup: str) -> Any:
 def _pareto(report: dict[str, Any]) -> str:
     """AP over latency by step, as an SVG; empty where matplotlib is not installed."""
     try:
-        from ovyolo.report.plots import _figure, _styled, _svg
+        from ovyolo.report.plots import new_figure, styled, svg
     except ImportError:
         return ""
-    with _styled():
-        figure, axes = _figure(7.2, 3.6)
+    with styled():
+        figure, axes = new_figure(7.2, 3.6)
         steps = [step for step in report["steps"] if step["ap"] is not None]
         axes.plot([step["ms"] for step in steps], [step["ap"] for step in steps], color="#b9c4cd", zorder=1)
         for number, step in enumerate(steps):
@@ -102,7 +102,7 @@ def _pareto(report: dict[str, Any]) -> str:
             )
         axes.set(xlabel="latency, ms (in turn)", ylabel="AP, points")
         axes.margins(0.12, 0.25)
-        return _svg(figure, "AP over latency by step")
+        return svg(figure, "AP over latency by step")
 
 
 PAGE = (

@@ -14,19 +14,25 @@ from ovyolo.evaluate.api import class_mapping, evaluate, predict_dataset
 from ovyolo.evaluate.inference import Pictures, predict
 from ovyolo.evaluate.metrics import score
 from ovyolo.evaluate.predictions import Predictions, read_predictions, write_predictions
-from ovyolo.evaluate.scores import ClassScores, Scores
+from ovyolo.evaluate.scores import ClassScores, Scores, SizeScores
+from ovyolo.evaluate.sizes import SizeEdges, score_by_size
+from ovyolo.evaluate.tiled import predict_tiled
 
 __all__ = [
     "ClassScores",
     "Pictures",
     "Predictions",
     "Scores",
+    "SizeEdges",
+    "SizeScores",
     "class_mapping",
     "evaluate",
     "predict",
     "predict_dataset",
+    "predict_tiled",
     "read_predictions",
     "score",
+    "score_by_size",
     "write_predictions",
 ]
 

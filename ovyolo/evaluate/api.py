@@ -6,7 +6,7 @@ import warnings
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from ovyolo.evaluate.inference import SLOTS, Pictures, predict, predict_rect
 from ovyolo.evaluate.metrics import evaluator, score
 from ovyolo.evaluate.predictions import Predictions
 from ovyolo.evaluate.scores import Scores
+from ovyolo.evaluate.sizes import SizeEdges, score_by_size
+from ovyolo.evaluate.tiled import predict_tiled
+from ovyolo.tiling import TileSettings
 
 __all__ = ["Judged", "class_mapping", "evaluate", "predict_dataset"]
 
@@ -79,10 +82,12 @@ def predict_dataset(
     cache_dir: str | Path | None = None,
     skip_bad: bool = False,
     quiet: bool = True,
+    **tiles: Any,
 ) -> Judged:
     """Run a model file over a data set; arguments as for :func:`evaluate`.
 
     Raises:
+        DimensionError: an argument is out of range, or ``rect`` was asked for with tiles.
         DataError: the classes of the two do not fit together, or (with ``skip_bad``) no picture could be read.
         OvyoloError: as :func:`predict`.
     """
@@ -93,6 +98,9 @@ def predict_dataset(
     from ovyolo.runtime import read_model
 
     path, cache = Path(model), Path(cache_dir) if cache_dir is not None else None
+    if rect and tiles:
+        raise DimensionError("rect is for pictures as a whole: leave it out with tiles")
+    settings = TileSettings(**tiles) if tiles else None
     if rect:
         side = _rect_side(path, imgsz)
         card = read_model(model_file(path, side, cache), ov.Core())[1]
@@ -107,10 +115,16 @@ def predict_dataset(
         )
         with closing(session):
             mapping, note = class_mapping(card, dataset, path.name)
-            predictions = predict(
-                session, card, Pictures(dataset, card.imgsz), conf=conf, iou=iou, max_det=max_det,
-                skip_bad=skip_bad, quiet=quiet,
-            )  # fmt: skip
+            if settings is None:
+                predictions = predict(
+                    session, card, Pictures(dataset, card.imgsz), conf=conf, iou=iou, max_det=max_det,
+                    skip_bad=skip_bad, quiet=quiet,
+                )  # fmt: skip
+            else:
+                predictions = predict_tiled(
+                    session, card, dataset, settings, conf=conf, iou=iou, max_det=max_det,
+                    skip_bad=skip_bad, quiet=quiet,
+                )  # fmt: skip
     if mapping is not None:
         predictions = predictions.classes_as(mapping)
     failed = [Problem(dataset.items[index].path, why) for index, why in predictions.failed.items()]
@@ -157,6 +171,8 @@ def evaluate(
     cache_dir: str | Path | None = None,
     skip_bad: bool = False,
     quiet: bool = True,
+    sizes: SizeEdges | None = None,
+    **tiles: Any,
 ) -> Scores:
     """Measure a model on a labelled data set by COCO's metrics.
 
@@ -182,6 +198,9 @@ def evaluate(
         cache_dir: keep compiled and exported models here.
         skip_bad: go on without pictures and labels that cannot be used; a warning says how many.
         quiet: no progress bar.
+        sizes: buckets of object size to be judged by themselves.
+        tiles: ``tile``, and with it ``overlap``, ``full`` and so on: cut pictures into tiles; see
+            :class:`~ovyolo.tiling.TileSettings`.
 
     Raises:
         DataError: files of the data set cannot be used (how many, and the first ten), or its classes are not those
@@ -200,7 +219,7 @@ def evaluate(
     dataset.checked(skip_bad)
     judged = predict_dataset(
         model, dataset, conf=conf, iou=iou, max_det=max_det, imgsz=imgsz, device=device, rect=rect,
-        precision=precision, threads=threads, cache_dir=cache_dir, skip_bad=skip_bad, quiet=quiet,
+        precision=precision, threads=threads, cache_dir=cache_dir, skip_bad=skip_bad, quiet=quiet, **tiles,
     )  # fmt: skip
     if problems := judged.dataset.problems:
         warnings.warn(
@@ -208,4 +227,5 @@ def evaluate(
             OvyoloWarning,
             stacklevel=2,
         )
-    return score(*judged, at_conf=at_conf, match_iou=match_iou)
+    scores = score(*judged, at_conf=at_conf, match_iou=match_iou)
+    return scores if sizes is None else score_by_size(scores, *judged, sizes)

@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,11 +26,12 @@ from ovyolo.letterbox import Letterbox, letterbox
 from ovyolo.progress import progress
 from ovyolo.runtime import Session
 
-__all__ = ["Pictures", "predict", "predict_rect", "rect_shape"]
+__all__ = ["Pictures", "predict", "predict_rect", "read_ahead", "rect_shape", "warn_of_nan"]
 
 SLOTS = 2
 READERS = 2
 Prepared = tuple[NDArray[np.uint8], Letterbox]
+T_co = TypeVar("T_co", covariant=True)
 
 
 class Pictures:
@@ -140,7 +141,7 @@ def predict(
         under_way[slot] = [(index, fit) for index, (_, fit) in chunk]
 
     try:
-        with closing(_read_ahead(pictures, READERS + SLOTS * batch)) as ready:
+        with closing(read_ahead(pictures, READERS + SLOTS * batch)) as ready:
             chunk: list[tuple[int, Prepared]] = []
             for index, prepared in progress(ready, total=len(pictures), unit="picture", quiet=quiet):
                 if isinstance(prepared, ImageError):
@@ -164,15 +165,23 @@ def predict(
         # a slot that is left computing would write into memory that is gone
         for slot in under_way:
             session.wait(slot)
-    _warn_of_nan(found)
+    warn_of_nan(found)
     made = {"device": session.device, "imgsz": "x".join(map(str, size)), "conf": conf, "iou": iou, "max_det": max_det}
     return replace(Predictions.from_detections(found, **made), failed=failed)
 
 
-def _read_ahead(pictures: Pictures, ahead: int) -> Generator[tuple[int, Prepared | ImageError], None, None]:
+class ByIndex(Protocol[T_co]):
+    """Pictures, in whatever form."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> T_co: ...
+
+
+def read_ahead(pictures: ByIndex[T_co], ahead: int) -> Generator[tuple[int, T_co | ImageError], None, None]:
     """The pictures in order, read by threads a little before they are needed."""
 
-    def read(index: int) -> Prepared | ImageError:
+    def read(index: int) -> T_co | ImageError:
         try:
             return pictures[index]
         except ImageError as error:
@@ -180,7 +189,7 @@ def _read_ahead(pictures: Pictures, ahead: int) -> Generator[tuple[int, Prepared
 
     pool = ThreadPoolExecutor(READERS, thread_name_prefix="ovyolo-read")
     try:
-        waiting: dict[int, Future[Prepared | ImageError]] = {}
+        waiting: dict[int, Future[T_co | ImageError]] = {}
         for index in range(len(pictures)):
             for coming in range(index, min(index + ahead, len(pictures))):
                 if coming not in waiting:
@@ -190,7 +199,8 @@ def _read_ahead(pictures: Pictures, ahead: int) -> Generator[tuple[int, Prepared
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _warn_of_nan(found: Sequence[Detections]) -> None:
+def warn_of_nan(found: Sequence[Detections]) -> None:
+    """Say how many pictures the network gave NaN for."""
     broken = sum(one.nonfinite > 0 for one in found)
     if broken:
         warnings.warn(

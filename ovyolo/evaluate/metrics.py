@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -16,13 +17,14 @@ from ovyolo.evaluate.matching import FALSE, Curves, Matches, confidence_curves, 
 from ovyolo.evaluate.predictions import Predictions
 from ovyolo.evaluate.scores import ClassScores, Detail, Scores
 
-__all__ = ["evaluator", "score"]
+__all__ = ["coco_evaluation", "evaluator", "score"]
 
 FIGURES = (
     "ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large",
     "ar1", "ar10", "ar100", "ar_small", "ar_medium", "ar_large",
 )  # fmt: skip
 SURE = 0.25
+MOST_BOXES = 100
 _truths: WeakKeyDictionary[DataSet, tuple[Any, NDArray[np.int64]]] = WeakKeyDictionary()
 
 
@@ -62,7 +64,7 @@ def score(
         raise DimensionError(f"match_iou is {match_iou}; it takes a number above 0, to 1")
     if not len(dataset):
         raise DataError(f"{dataset} has no pictures to judge by")
-    evaluation = _coco(dataset, predictions)
+    evaluation = coco_evaluation(dataset, predictions)
     common: dict[str, Any] = {
         name: math.nan if value < 0 else float(value)
         for name, value in zip(FIGURES, evaluation.stats, strict=False)
@@ -73,6 +75,13 @@ def score(
     made = {"data": str(dataset), **predictions.made}
     notes = [*dataset.notes, *predictions.notes]
     common |= {"pictures": len(dataset), "objects": dataset.objects, "boxes": len(predictions), "made": made}
+    if crowded := sum(
+        np.bincount(item.class_id[~item.crowd], minlength=1).max() > MOST_BOXES for item in dataset.items
+    ):
+        notes.append(
+            f"{crowded} picture(s) have more than {MOST_BOXES} objects of a class, and COCO's figures count no more "
+            "boxes than that a class and picture: AP cannot reach 1"
+        )
     if not dataset.objects:
         notes.append("no object is labelled in these pictures, so that nothing can be found: AP is not known")
     if not detail:
@@ -160,11 +169,26 @@ def _truth(dataset: DataSet) -> tuple[Any, NDArray[np.int64]]:
     return truth, number
 
 
-def _coco(dataset: DataSet, predictions: Predictions) -> Any:
-    """Run COCO's evaluation; returns the evaluator with ``stats`` and ``eval``."""
+def coco_evaluation(
+    dataset: DataSet,
+    predictions: Predictions,
+    *,
+    area_scale: NDArray[np.float64] | None = None,
+    ranges: Sequence[tuple[float, float]] | None = None,
+) -> Any:
+    """Run COCO's evaluation; returns the evaluator with ``eval``, and ``stats`` where ``ranges`` are COCO's.
+
+    Args:
+        dataset: the truth.
+        predictions: boxes for its pictures.
+        area_scale: for each picture a factor for the areas of its boxes, where those of its labels have one.
+        ranges: of areas, to be judged after the range of all; by default COCO's small, medium and large.
+    """
     library = evaluator()
     truth, number = _truth(dataset)
     area = predictions.xywh[:, 2] * predictions.xywh[:, 3]
+    if area_scale is not None:
+        area = area * area_scale[predictions.image]
     found = library.COCO(print_function=_silent)
     found.dataset = {
         "images": truth.dataset["images"],
@@ -183,9 +207,13 @@ def _coco(dataset: DataSet, predictions: Predictions) -> Any:
     }  # fmt: skip
     found.createIndex()
     evaluation = library.COCOeval_faster(truth, found, iouType="bbox", print_function=_silent)
+    if ranges is not None:
+        evaluation.params.areaRng = [[0.0, 1e10], *map(list, ranges)]
+        evaluation.params.areaRngLbl = ["all", *map(str, range(len(ranges)))]
     evaluation.evaluate()
     evaluation.accumulate()
-    evaluation.summarize()
+    if ranges is None:
+        evaluation.summarize()
     return evaluation
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ovyolo.evaluate.matching import Curves, Matches
 
-__all__ = ["ClassScores", "Detail", "Scores"]
+__all__ = ["ClassScores", "Detail", "Scores", "SizeScores"]
 
 FEW_CLASSES = 20
 
@@ -32,6 +32,21 @@ class ClassScores:
     precision: float
     recall: float
     f1: float
+
+
+@dataclass(frozen=True)
+class SizeScores:
+    """Objects of one size: how many, AP, AP at IoU 0.50, and recall at the working confidence and at any.
+
+    Figures are NaN where there are no objects of the size; recall also where the scores came without detail.
+    """
+
+    label: str
+    objects: int
+    ap: float
+    ap50: float
+    recall: float
+    recall_any: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +93,7 @@ class Scores:
         hits, false, missed: counts over all classes: objects found, boxes too many (wrong class included), objects
             missed.
         classes: the same by class.
+        sizes: figures by object size, where they were asked for.
         made: model, device, settings, data set.
         notes: sentences that the reader of the figures should know.
         detail: for reports; None when it was not asked for.
@@ -108,14 +124,16 @@ class Scores:
     false: int = 0
     missed: int = 0
     classes: tuple[ClassScores, ...] = ()
+    sizes: tuple[SizeScores, ...] = ()
     made: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     detail: Detail | None = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, texts, lists and mappings; NaN becomes None."""
-        plain = {key: _plain(value) for key, value in vars(self).items() if key not in ("detail", "classes")}
-        plain["classes"] = [{key: _plain(value) for key, value in vars(one).items()} for one in self.classes]
+        plain = {key: _plain(value) for key, value in vars(self).items() if key not in ("detail", "classes", "sizes")}
+        for name in ("classes", "sizes"):
+            plain[name] = [{key: _plain(value) for key, value in vars(one).items()} for one in getattr(self, name)]
         if self.detail is not None:
             plain["confusion"] = self.detail.confusion.tolist()
         return plain
@@ -155,6 +173,8 @@ class Scores:
                 f"{_digits(self.precision)}, recall {_digits(self.recall)}, F1 {_digits(self.f1)}; "
                 f"{self.hits} found, {self.missed} missed, {self.false} false",
             ]
+        if self.sizes:
+            lines += ["", *self._size_lines()]
         if self.classes and (per_class or (per_class is None and len(self.classes) <= FEW_CLASSES)):
             lines += ["", *self._class_lines()]
         lines += [f"note: {note}" for note in self.notes]
@@ -162,6 +182,16 @@ class Scores:
 
     def _by_size(self, kind: str) -> dict[str, float]:
         return {size: getattr(self, f"{kind}_{size}") for size in ("small", "medium", "large")}
+
+    def _size_lines(self) -> list[str]:
+        width = max(11, *(len(one.label) for one in self.sizes))
+        lines = [f"{'object size':<{width}} objects     AP   AP50 recall  at any confidence"]
+        lines += [
+            f"{one.label:<{width}} {one.objects:>7} {_digits(one.ap, 6)}{_digits(one.ap50, 7)}{_digits(one.recall, 7)}"
+            f"{_digits(one.recall_any, 7)}"
+            for one in self.sizes
+        ]
+        return lines
 
     def _class_lines(self) -> list[str]:
         width = min(28, max(5, *(len(one.name) for one in self.classes)))

@@ -15,7 +15,7 @@ from ovyolo.evaluate.scores import Detail, Scores
 from ovyolo.report.template import PAGE
 from ovyolo.version import __version__
 
-__all__ = ["check_installed", "write_report"]
+__all__ = ["check_installed", "digits", "write_report"]
 
 MOST_CONFUSIONS = 12
 
@@ -59,7 +59,7 @@ def write_report(
     if detail is None:
         raise DimensionError("the report needs scores with detail: call score(..., detail=True)")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters["digits"] = _digits
+    environment.filters["digits"] = digits
     environment.filters["percent"] = lambda value: 0 if math.isnan(value) else round(100 * value, 1)
     confusion, others, width = plots.confusion_plot(scores, detail)
     present = sorted((one for one in scores.classes if one.objects), key=lambda one: -one.ap)
@@ -143,7 +143,7 @@ def _made(scores: Scores) -> list[tuple[str, str]]:
     return [(words.get(key, key), str(value)) for key, value in {**scores.made, "ovyolo": __version__}.items()]
 
 
-def _digits(value: float | int) -> str:
+def digits(value: float | int) -> str:
     """Three decimals for shares, counts as they are, a dash for what is not known."""
     if isinstance(value, int):
         return str(value)

@@ -6,6 +6,7 @@ import io
 import math
 import re
 import warnings
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["confidence_plot", "confusion_plot", "precision_recall_plot", "size_plot"]
+__all__ = [
+    "SIZE_EDGES",
+    "confidence_plot",
+    "confusion_plot",
+    "labels_of",
+    "new_figure",
+    "precision_recall_plot",
+    "size_plot",
+    "styled",
+    "svg",
+]
 
 BLUE, ORANGE, GREEN, GREY, INK = "#0072b2", "#d55e00", "#009e73", "#b8c0c8", "#22303c"
 STYLE: dict[str, Any] = {
@@ -44,7 +55,8 @@ MOST_ROWS = 30
 SIZE_EDGES = (0, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, math.inf)
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
+    """A drawing of so many inches on transparent ground."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -52,7 +64,7 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
-def _svg(figure: Figure, title: str) -> str:
+def svg(figure: Figure, title: str) -> str:
     """The drawing as an ``<svg>`` element that scales with its column and has a name for screen readers."""
     text = io.StringIO()
     with warnings.catch_warnings():
@@ -67,7 +79,8 @@ def _svg(figure: Figure, title: str) -> str:
     )
 
 
-def _styled() -> Any:
+def styled() -> Any:
+    """A context in which drawings look like ours."""
     import matplotlib as mpl
 
     settings: Any = STYLE
@@ -76,8 +89,8 @@ def _styled() -> Any:
 
 def precision_recall_plot(scores: Scores, detail: Detail) -> str:
     """Precision over recall at IoU 0.50: the mean over classes, and each class where they are few."""
-    with _styled():
-        figure, axes = _figure(5.4, 4)
+    with styled():
+        figure, axes = new_figure(5.4, 4)
         recall = np.linspace(0, 1, len(detail.precision_at_recall))
         present = [i for i, one in enumerate(scores.classes) if one.objects]
         for index in present:
@@ -93,15 +106,15 @@ def precision_recall_plot(scores: Scores, detail: Detail) -> str:
             axes.plot(recall, mean, color=INK, lw=2.4, label=f"mean of {len(present)} classes {mean.mean():.3f}")
             axes.legend(loc="lower left", fontsize=8)
         axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
-        return _svg(figure, "Precision over recall at IoU 0.50")
+        return svg(figure, "Precision over recall at IoU 0.50")
 
 
 def confidence_plot(scores: Scores, detail: Detail) -> str:
     """Mean precision, recall and F1 over the confidence threshold, and the working point."""
     curves = detail.curves
     present = curves.objects > 0
-    with _styled():
-        figure, axes = _figure(5.4, 4)
+    with styled():
+        figure, axes = new_figure(5.4, 4)
         if present.any():
             precision = curves.precision[present]
             known = ~np.isnan(precision)
@@ -118,30 +131,23 @@ def confidence_plot(scores: Scores, detail: Detail) -> str:
             )  # fmt: skip
             axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=9, ncols=3)
         axes.set(xlabel="confidence threshold", ylabel="mean over classes", xlim=(0, 1), ylim=(0, 1.02))
-        return _svg(figure, "Precision, recall and F1 over confidence")
+        return svg(figure, "Precision, recall and F1 over confidence")
 
 
 def size_plot(scores: Scores, detail: Detail) -> str:
-    """Recall by object size: at the working point, and with every box that was predicted."""
-    matches = detail.matches
-    real = ~matches.object_crowd
-    side = np.sqrt(matches.object_area[real])
-    score_of = matches.score_of[real]
-    bins = np.clip(np.digitize(side, SIZE_EDGES) - 1, 0, len(SIZE_EDGES) - 2)
-    used = np.unique(bins)
-    rows = range(int(used[0]), int(used[-1]) + 1) if len(used) else range(0)
-    counts = np.array([(bins == row).sum() for row in rows])
-    found = (score_of >= 0) & (score_of >= scores.confidence)
-    ever, now = (
-        np.array([chosen[bins == row].mean() if (bins == row).any() else 0 for row in rows])
-        for chosen in (score_of >= 0, found)
-    )
-    labels = [
-        f"{SIZE_EDGES[row]}–{SIZE_EDGES[row + 1]}" if math.isfinite(SIZE_EDGES[row + 1]) else f"≥ {SIZE_EDGES[row]}"
-        for row in rows
-    ]
-    with _styled():
-        figure, axes = _figure(5.4, 4)
+    """Recall by object size: at the working point, and with every box that was predicted.
+
+    The sizes are those that the user asked for, if any.
+    """
+    if scores.sizes:
+        labels = [one.label for one in scores.sizes]
+        counts = [one.objects for one in scores.sizes]
+        ever = [np.nan_to_num(one.recall_any) for one in scores.sizes]
+        now = [np.nan_to_num(one.recall) for one in scores.sizes]
+    else:
+        labels, counts, ever, now = _recall_by_size(scores, detail)
+    with styled():
+        figure, axes = new_figure(5.4, 4)
         place = np.arange(len(labels))
         axes.bar(place, ever, 0.8, color=GREY, label="found at any confidence")
         axes.bar(place, now, 0.8, color=BLUE, label=f"found at confidence {scores.confidence:.3f}")
@@ -149,9 +155,35 @@ def size_plot(scores: Scores, detail: Detail) -> str:
             axes.annotate(str(count), (x, y), (0, 2), textcoords="offset points", ha="center", fontsize=8)
         axes.grid(visible=False, axis="x")
         axes.set_xticks(place, labels, rotation=30 if len(labels) > 5 else 0, fontsize=8)
-        axes.set(xlabel="√area of the label in pixels; above each bar: objects", ylabel="recall", ylim=(0, 1.08))
+        unit = "as a share of the picture's" if scores.sizes and "%" in scores.sizes[0].label else "in pixels"
+        axes.set(xlabel=f"√area of the label {unit}; above each bar: objects", ylabel="recall", ylim=(0, 1.08))
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=9, ncols=2)
-        return _svg(figure, "Recall by object size")
+        return svg(figure, "Recall by object size")
+
+
+def _recall_by_size(scores: Scores, detail: Detail) -> tuple[list[str], list[int], list[Any], list[Any]]:
+    """Labels of sizes, objects of each, and which share was found at any confidence and at the working one."""
+    matches = detail.matches
+    real = ~matches.object_crowd
+    side = np.sqrt(matches.object_area[real])
+    score_of = matches.score_of[real]
+    bins = np.clip(np.digitize(side, SIZE_EDGES) - 1, 0, len(SIZE_EDGES) - 2)
+    used = np.unique(bins)
+    rows = list(range(int(used[0]), int(used[-1]) + 1) if len(used) else range(0))
+    counts = [int((bins == row).sum()) for row in rows]
+    found = (score_of >= 0) & (score_of >= scores.confidence)
+    ever, now = (
+        [chosen[bins == row].mean() if (bins == row).any() else 0 for row in rows] for chosen in (score_of >= 0, found)
+    )
+    return labels_of(rows), counts, ever, now
+
+
+def labels_of(rows: Sequence[int]) -> list[str]:
+    """What rows of ``SIZE_EDGES`` are called."""
+    return [
+        f"{SIZE_EDGES[row]}–{SIZE_EDGES[row + 1]}" if math.isfinite(SIZE_EDGES[row + 1]) else f"≥ {SIZE_EDGES[row]}"
+        for row in rows
+    ]
 
 
 def confusion_plot(scores: Scores, detail: Detail) -> tuple[str, int, int]:
@@ -163,9 +195,9 @@ def confusion_plot(scores: Scores, detail: Detail) -> tuple[str, int, int]:
     total = matrix.sum(axis=1, keepdims=True)
     share = np.divide(matrix, total, out=np.zeros(matrix.shape), where=total > 0)
     size = len(labels) + 1
-    with _styled():
+    with styled():
         side = min(10.0, max(4.6, 1.6 + 0.42 * size))
-        figure, axes = _figure(side + 0.8, side)
+        figure, axes = new_figure(side + 0.8, side)
         image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="equal", interpolation="nearest")
         small = 8 if size <= 16 else 6.5
         for row, column in np.argwhere(matrix > 0).tolist():
@@ -180,7 +212,7 @@ def confusion_plot(scores: Scores, detail: Detail) -> tuple[str, int, int]:
         axes.axhline(size - 1.5, color=INK, lw=0.8)
         axes.axvline(size - 1.5, color=INK, lw=0.8)
         figure.colorbar(image, ax=axes, shrink=0.6, label="share of the row")
-        return _svg(figure, "Confusion matrix"), others, round(110 * (side + 0.8))
+        return svg(figure, "Confusion matrix"), others, round(110 * (side + 0.8))
 
 
 def shortened(matrix: NDArray[np.int64], most: int) -> tuple[NDArray[np.int64], list[int], int]:

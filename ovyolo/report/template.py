@@ -106,6 +106,17 @@ classes, counts are sums. All that follows is at this working point unless it sa
 </div>
 </div>
 
+{% if scores.sizes %}
+<h2>Object sizes</h2>
+<p class="soft">The size of an object is the square root of its label's area.</p>
+<div class="card scroll"><table>
+<tr><th>size</th><th>objects</th><th>AP</th><th>AP50</th><th>recall</th><th>recall, any confidence</th></tr>
+{% for one in scores.sizes %}
+<tr><td>{{ one.label }}</td><td>{{ one.objects }}</td><td>{{ one.ap|digits }}</td><td>{{ one.ap50|digits }}</td>
+<td>{{ one.recall|digits }}</td><td>{{ one.recall_any|digits }}</td></tr>
+{% endfor %}</table></div>
+{% endif %}
+
 <h2>Classes</h2>
 <p class="soft">Dark bar: AP; light bar: AP50.</p>
 <div class="card scroll">

@@ -1,0 +1,345 @@
+# Boxes in a hashed grid, and the question "which of them can touch this window?".
+#
+# Boxes of about one width and height (powers of four) are a shape; each shape has cells of that size, and a box is filed
+# under the few cells that it touches. So neither tiny nor huge nor thin boxes crowd a cell that others search. Where a
+# window has more cells of a shape than the shape has boxes, those are looked at one by one.
+
+cdef enum:
+    LOWEST_LEVEL = -6
+    HIGHEST_LEVEL = 13
+    LEVELS_OF_SIDE = HIGHEST_LEVEL - LOWEST_LEVEL + 1
+    MOST_SHAPES = LEVELS_OF_SIDE * LEVELS_OF_SIDE
+
+
+# more cells cost more filing, fewer more looking
+cdef double CELLS_A_SIDE = 0.5
+
+
+cdef struct Spot:
+    float box[4]
+    int32_t class_id
+    int32_t shape
+    # of the last search that saw it
+    int32_t stamp
+    # its neighbours in the chain of all boxes of its shape
+    int32_t next, previous
+
+
+cdef struct Link:
+    int32_t spot, next
+
+
+cdef struct Head:
+    int32_t link
+    # a bit for each cell filed here since the last reset, so that most cells that only share the hash end the search here
+    uint32_t seen
+
+
+cdef struct Shape:
+    # cells a pixel
+    double per_x, per_y
+    uint64_t salt
+    int64_t boxes
+    int32_t first
+    int key
+    bint wide
+
+
+cdef struct Grid:
+    Spot* spot
+    int64_t spots
+    Link* link
+    int64_t links, link_capacity
+    int32_t free_link
+    Head* head
+    int64_t heads
+    int shift
+    int32_t stamp
+    Shape* shape
+    int shapes
+    int16_t* shape_at
+    # what a search found
+    int32_t* found
+
+
+cdef struct Cells:
+    int64_t left, top, right, bottom
+
+
+cdef void grid_free(Grid* grid) noexcept nogil:
+    free(grid.spot)
+    free(grid.link)
+    free(grid.head)
+    free(grid.shape)
+    free(grid.shape_at)
+    free(grid.found)
+    memset(grid, 0, sizeof(Grid))
+
+
+cdef inline int64_t heads_for(int64_t n) noexcept nogil:
+    cdef int64_t heads = 64
+    while heads < 4 * n and heads < 1 << 30:
+        heads *= 2
+    return heads
+
+
+cdef void grid_reset(Grid* grid, int64_t n) noexcept nogil:
+    """Empties the grid, for n boxes, no more than it has room for."""
+    cdef int64_t i
+    grid.heads = heads_for(n)
+    grid.shift = 64
+    while (<int64_t> 1 << (64 - grid.shift)) < grid.heads:
+        grid.shift -= 1
+    for i in range(grid.heads):
+        grid.head[i].link = NOTHING
+        grid.head[i].seen = 0
+    for i in range(grid.shapes):
+        grid.shape_at[grid.shape[i].key] = NOTHING
+    grid.shapes = 0
+    grid.spots = grid.links = 0
+    grid.stamp = 0
+    grid.free_link = NOTHING
+
+
+cdef int grid_init(Grid* grid, int64_t n) noexcept nogil:
+    """Room for n boxes; -1: no memory (and nothing to free)."""
+    cdef int64_t heads = heads_for(n)
+    memset(grid, 0, sizeof(Grid))
+    grid.spot = <Spot*> malloc(<size_t> (n + 1) * sizeof(Spot))
+    grid.head = <Head*> malloc(<size_t> heads * sizeof(Head))
+    grid.found = <int32_t*> malloc(<size_t> (n + 1) * sizeof(int32_t))
+    # one shape more than there are pairs of levels: boxes too large for any cell
+    grid.shape = <Shape*> malloc(<size_t> (MOST_SHAPES + 1) * sizeof(Shape))
+    grid.shape_at = <int16_t*> malloc(<size_t> (MOST_SHAPES + 1) * sizeof(int16_t))
+    if grid.spot == NULL or grid.head == NULL or grid.found == NULL or grid.shape == NULL or grid.shape_at == NULL:
+        grid_free(grid)
+        return -1
+    memset(grid.shape_at, 0xFF, (MOST_SHAPES + 1) * sizeof(int16_t))  # NOTHING, everywhere
+    grid_reset(grid, n)
+    return 0
+
+
+cdef inline int level_of_side(double side) noexcept nogil:
+    """j with side in [4^j / 2, 2 * 4^j), within limits."""
+    cdef int exponent = 0
+    frexp(side, &exponent)
+    exponent >>= 1
+    return LOWEST_LEVEL if exponent < LOWEST_LEVEL else (HIGHEST_LEVEL if exponent > HIGHEST_LEVEL else exponent)
+
+
+cdef inline int64_t cell_at(double coordinate, double per) noexcept nogil:
+    cdef double index = coordinate * per
+    # far outside any picture all places become one; order is kept, so ranges stay right
+    index = -1e12 if index < -1e12 else (1e12 if index > 1e12 else index)
+    # floor, which without SSE4.1 would be a call
+    return <int64_t> index - (index < <double> <int64_t> index)
+
+
+cdef inline Cells cells_of(const Shape* shape, double x1, double y1, double x2, double y2) noexcept nogil:
+    cdef Cells cells
+    cells.left = cell_at(x1, shape.per_x)
+    cells.top = cell_at(y1, shape.per_y)
+    cells.right = cell_at(x2, shape.per_x)
+    cells.bottom = cell_at(y2, shape.per_y)
+    return cells
+
+
+cdef inline double number_of(const Cells* cells) noexcept nogil:
+    return <double> (cells.right - cells.left + 1) * <double> (cells.bottom - cells.top + 1)
+
+
+cdef inline uint64_t hash_of(const Shape* shape, int64_t x, int64_t y, int32_t class_id) noexcept nogil:
+    cdef uint64_t h = <uint64_t> x * 0x9E3779B97F4A7C15u + <uint64_t> y * 0xC2B2AE3D27D4EB4Fu
+    h += shape.salt + <uint64_t> <uint32_t> class_id * 0x165667B19E3779F9u
+    h = (h ^ (h >> 32)) * 0x94D049BB133111EBu
+    return h ^ (h >> 29)
+
+
+cdef inline Head* head_of(const Grid* grid, uint64_t hashed) noexcept nogil:
+    return &grid.head[hashed >> grid.shift]
+
+
+cdef inline uint32_t mark_of(uint64_t hashed) noexcept nogil:
+    """The bit of Head.seen: from the low end of the hash, the head being from the high end."""
+    return <uint32_t> 1 << (hashed & 31)
+
+
+cdef inline int shape_of_box(Grid* grid, const float* box) noexcept nogil:
+    """The shape of a box with an area; made where it is new."""
+    cdef int across = level_of_side(<double> box[2] - box[0]), down = level_of_side(<double> box[3] - box[1])
+    cdef int key = (across - LOWEST_LEVEL) * LEVELS_OF_SIDE + down - LOWEST_LEVEL
+    cdef bint wide = (
+        <double> box[2] - box[0] > ldexp(2.0, 2 * HIGHEST_LEVEL) or <double> box[3] - box[1] > ldexp(2.0, 2 * HIGHEST_LEVEL)
+    )
+    cdef Shape* shape
+    if wide:
+        key = MOST_SHAPES
+    if grid.shape_at[key] == NOTHING:
+        grid.shape_at[key] = <int16_t> grid.shapes
+        shape = &grid.shape[grid.shapes]
+        shape.per_x = ldexp(CELLS_A_SIDE, -2 * across)
+        shape.per_y = ldexp(CELLS_A_SIDE, -2 * down)
+        shape.salt = <uint64_t> (key + 1) * 0xD6E8FEB86659FD93u
+        shape.boxes = 0
+        shape.first = NOTHING
+        shape.key = key
+        shape.wide = wide
+        grid.shapes += 1
+    return grid.shape_at[key]
+
+
+cdef int grid_file(Grid* grid, int32_t at) noexcept nogil:
+    """Files the spot `at`, whose box and class are set; a box without area is left out. -1: no memory."""
+    cdef Spot* spot = &grid.spot[at]
+    cdef Shape* shape
+    cdef Cells cells
+    cdef int64_t x, y, capacity
+    cdef uint64_t hashed
+    cdef Head* head
+    cdef int32_t link
+    cdef void* grown
+    spot.stamp = 0
+    spot.shape = NOTHING
+    if not (spot.box[2] > spot.box[0] and spot.box[3] > spot.box[1]):
+        return 0
+    spot.shape = shape_of_box(grid, spot.box)
+    shape = &grid.shape[spot.shape]
+    spot.next = shape.first
+    spot.previous = NOTHING
+    if shape.first != NOTHING:
+        grid.spot[shape.first].previous = at
+    shape.first = at
+    shape.boxes += 1
+    if shape.wide:
+        return 0
+    cells = cells_of(shape, spot.box[0], spot.box[1], spot.box[2], spot.box[3])
+    for y in range(cells.top, cells.bottom + 1):
+        for x in range(cells.left, cells.right + 1):
+            hashed = hash_of(shape, x, y, spot.class_id)
+            head = head_of(grid, hashed)
+            link = grid.free_link
+            if link != NOTHING:
+                grid.free_link = grid.link[link].next
+            else:
+                if grid.links == grid.link_capacity:
+                    capacity = 2 * grid.link_capacity + 1024
+                    if capacity > MOST:
+                        return -1
+                    grown = realloc(grid.link, <size_t> capacity * sizeof(Link))
+                    if grown == NULL:
+                        return -1
+                    grid.link = <Link*> grown
+                    grid.link_capacity = capacity
+                link = <int32_t> grid.links
+                grid.links += 1
+            grid.link[link].spot = at
+            grid.link[link].next = head.link
+            head.link = link
+            head.seen |= mark_of(hashed)
+    return 0
+
+
+cdef void grid_take_out(Grid* grid, int32_t at) noexcept nogil:
+    """Undoes grid_file."""
+    cdef Spot* spot = &grid.spot[at]
+    cdef Shape* shape
+    cdef Cells cells
+    cdef int64_t x, y
+    cdef int32_t* place
+    cdef int32_t link
+    if spot.shape == NOTHING:
+        return
+    shape = &grid.shape[spot.shape]
+    shape.boxes -= 1
+    if spot.previous == NOTHING:
+        shape.first = spot.next
+    else:
+        grid.spot[spot.previous].next = spot.next
+    if spot.next != NOTHING:
+        grid.spot[spot.next].previous = spot.previous
+    if not shape.wide:
+        cells = cells_of(shape, spot.box[0], spot.box[1], spot.box[2], spot.box[3])
+        for y in range(cells.top, cells.bottom + 1):
+            for x in range(cells.left, cells.right + 1):
+                place = &head_of(grid, hash_of(shape, x, y, spot.class_id)).link
+                while grid.link[place[0]].spot != at:
+                    place = &grid.link[place[0]].next
+                link = place[0]
+                place[0] = grid.link[link].next
+                grid.link[link].next = grid.free_link
+                grid.free_link = link
+    spot.shape = NOTHING
+
+
+cdef inline bint touches(const Spot* spot, double x1, double y1, double x2, double y2, int32_t class_id) noexcept nogil:
+    return (
+        spot.class_id == class_id
+        and spot.box[0] <= x2 and spot.box[2] >= x1 and spot.box[1] <= y2 and spot.box[3] >= y1
+    )
+
+
+cdef int64_t grid_search(
+    Grid* grid, double x1, double y1, double x2, double y2, int32_t class_id
+) noexcept nogil:
+    """Writes to grid.found the filed boxes of a class that touch a window, each once; returns how many."""
+    cdef int64_t count = 0, x, y
+    cdef int i
+    cdef Shape* shape
+    cdef Cells cells
+    cdef Spot* spot
+    cdef Head* head
+    cdef uint64_t hashed
+    cdef int32_t link, at
+    if grid.stamp == 0x7FFFFFFF:
+        for at in range(<int32_t> grid.spots):
+            grid.spot[at].stamp = 0
+        grid.stamp = 0
+    grid.stamp += 1
+    for i in range(grid.shapes):
+        shape = &grid.shape[i]
+        if shape.boxes == 0:
+            continue
+        if not shape.wide:
+            cells = cells_of(shape, x1, y1, x2, y2)
+            if number_of(&cells) <= 2 * shape.boxes + 4:
+                for y in range(cells.top, cells.bottom + 1):
+                    for x in range(cells.left, cells.right + 1):
+                        hashed = hash_of(shape, x, y, class_id)
+                        head = head_of(grid, hashed)
+                        link = head.link if head.seen & mark_of(hashed) else NOTHING
+                        while link != NOTHING:
+                            at = grid.link[link].spot
+                            link = grid.link[link].next
+                            spot = &grid.spot[at]
+                            if spot.stamp != grid.stamp and touches(spot, x1, y1, x2, y2, class_id):
+                                spot.stamp = grid.stamp
+                                grid.found[count] = at
+                                count += 1
+                continue
+        at = shape.first
+        while at != NOTHING:
+            spot = &grid.spot[at]
+            if spot.stamp != grid.stamp and touches(spot, x1, y1, x2, y2, class_id):
+                spot.stamp = grid.stamp
+                grid.found[count] = at
+                count += 1
+            at = spot.next
+    return count
+
+
+cdef void grid_fetch(const Grid* grid, const float* box, double margin) noexcept nogil:
+    """Begins to fetch into the cache what searching for and filing a box will read. A hint: it changes nothing."""
+    cdef double across = margin * (<double> box[2] - box[0]), down = margin * (<double> box[3] - box[1])
+    cdef int64_t x, y
+    cdef int i
+    cdef const Shape* shape
+    cdef Cells cells
+    if not (box[2] > box[0] and box[3] > box[1]):
+        return
+    for i in range(grid.shapes):
+        shape = &grid.shape[i]
+        cells = cells_of(shape, box[0] + across, box[1] + down, box[2] - across, box[3] - down)
+        if number_of(&cells) <= 9.0:
+            for y in range(cells.top, cells.bottom + 1):
+                for x in range(cells.left, cells.right + 1):
+                    ovyolo_prefetch(head_of(grid, hash_of(shape, x, y, 0)))
