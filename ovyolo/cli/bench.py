@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from pathlib import Path
 
-from ovyolo.cli.arguments import fraction, positive
+from ovyolo.cli.arguments import fraction, positive, seconds
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--runs", type=positive, metavar="N", help="frames a model for latency (default: what fits into --seconds)"
     )
     parser.add_argument(
-        "--seconds", type=duration, default=10.0, metavar="S", help="how long for each hint, a model (default: 10)"
+        "--seconds", type=seconds, default=10.0, metavar="S", help="how long for each hint, a model (default: 10)"
     )
     parser.add_argument(
         "--cold-starts", type=count, default=3, metavar="N",
@@ -49,17 +48,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   ovyolo bench best.xml --hint latency --runs 200 --threads 2 --json bench.json
 
 Ratios are given only between models of one run, which take turns. exit status: 0 measured, 2 could not be"""
-
-
-def duration(text: str) -> float:
-    """Seconds above 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
-    return value
 
 
 def count(text: str) -> int:
