@@ -5,10 +5,10 @@ rely on that, allocate bounded scratch memory, and report failure by return code
 """
 
 from libc.float cimport FLT_MAX
-from libc.math cimport INFINITY, exp, fabs, fabsf, floor, frexp, isfinite, ldexp, log
+from libc.math cimport INFINITY, exp, fabs, fabsf, isfinite, ldexp, log
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 import operator
 

@@ -97,7 +97,7 @@ def test_list_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     listing.write_text("elsewhere/c.png\n")
     assert names("in/list.txt") == ["c.png"]
     for content, words in ((b"", "lists nothing"), (b"\xff\xfe\x00", "UTF-8"), (b"list.txt", "another list"),
-                           (b"no.png", "does not exist"), (b"0", "not supported yet")):  # fmt: skip
+                           (b"no.png", "does not exist"), (b"0\n0", "named twice")):  # fmt: skip
         listing.write_bytes(content)
         with pytest.raises(ImageError, match=words):
             open_source(listing)

@@ -36,8 +36,8 @@ class Camera:
     """A port that is served by ``serve(connection)`` in a thread a reader.
 
     Knobs: ``stalled`` (nothing more is sent, connections stay open), ``side`` (pixels of the pictures), ``cut`` (the
-    next pictures are sent half, then the connection ends), ``deaf`` (requests are not answered), ``keyless`` (RTSP begins
-    between key frames), ``readers`` (connections so far).
+    next pictures are sent half, then the connection ends), ``deaf`` (requests are not answered), ``keyless`` (RTSP
+    begins between key frames), ``readers`` (connections so far).
     """
 
     scheme = "http"
