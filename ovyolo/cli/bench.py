@@ -39,12 +39,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cold-starts", type=count, default=3, metavar="N",
         help="fresh processes a model, for cold start and peak memory (default: 3; 0: leave out)",
     )  # fmt: skip
+    parser.add_argument(
+        "--against", nargs="+", default=[], metavar="RUNTIME=FILE",
+        help="compare latency with another runtime that is installed: onnxruntime=best.onnx, torch=best.torchscript, "
+        "litert=best.tflite (the first MODEL's network in that format; same pixels in, boxes compared)",
+    )  # fmt: skip
     out = parser.add_argument_group("results")
     out.add_argument("--json", metavar="FILE", help="everything as JSON; - is standard output, instead of the table")
     out.add_argument("--picture", metavar="FILE", help="where a frame's time goes, as .svg or .png")
     parser.epilog = """examples:
   ovyolo bench best.xml
   ovyolo bench fp32.xml int8.xml --source belt.mp4 --picture bench.svg
+  ovyolo bench best.xml --against onnxruntime=best.onnx --source photos/
   ovyolo bench best.xml --hint latency --runs 200 --threads 2 --json bench.json
 
 Ratios are given only between models of one run, which take turns. exit status: 0 measured, 2 could not be"""
@@ -74,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
         options.models, device=options.device, source=options.source,
         hints=("latency", "throughput") if options.hint == "both" else (options.hint,), runs=options.runs,
         seconds=options.seconds, cold_starts=options.cold_starts, conf=options.conf, threads=options.threads,
-        precision=options.precision,
+        precision=options.precision, against=options.against,
     )  # fmt: skip
     if options.json == "-":
         print(result.to_json(), end="")

@@ -28,9 +28,11 @@ class LiveSource:
 
     A thread of its own reads each connection. When no picture comes for ``read_timeout`` seconds, or the connection
     breaks, it is given up, the loss is told (an OvyoloWarning, and ``errors``), and a new one is tried after 0.5 s,
-    1 s, 2 s, … at most 30 s. The first frame after a loss says in ``gap`` how many seconds are missing. Nothing that an
-    old connection still gives is handed out, nor is a picture that was cut short; each frame has the size that the camera
-    gives it. (A change of size inside an RTSP session is an exception: OpenCV scales to the size at its beginning.)
+    1 s, 2 s, … at most 30 s. The first frame after a loss says in ``gap`` how many seconds are missing.
+
+    Nothing that an old connection still gives is handed out, nor is a picture that was cut short; each frame has the
+    size that the camera gives it. (A change of size inside an RTSP session is an exception: OpenCV scales to the size
+    at its beginning.)
 
     ``index`` of the frames goes on after a loss; ``timestamp`` is seconds since the first frame, by this machine's
     clock. A recording that is read through a URL ends where it ends.
