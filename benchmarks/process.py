@@ -3,8 +3,8 @@
     python benchmarks/process.py --model MODEL --picture FILE [--runs N] [--small MODEL] [--frames N] [--smoke] [--json]
 
 - Cold start: ``ovyolo detect`` as a user types it, from the start of the process to the first line of its JSON Lines
-  and to its end, in turn with the least that OpenVINO needs for one inference (``bare``: import, read, compile, infer, no
-  picture decoded, no boxes). Files are in the system's cache; no compiled model is kept.
+  and to its end, in turn with the least that OpenVINO needs for one inference (``bare``: import, read, compile, infer,
+  no picture decoded, no boxes). Files are in the system's cache; no compiled model is kept.
 - Imports: packages loaded by that command that are not needed for it.
 - Peak: the most resident memory of either process.
 - Frames: resident memory of a process that streams ``--frames`` frames of 1280x720 through ``--small`` (the default is

@@ -107,23 +107,25 @@ def open_sinks(options: argparse.Namespace, stack: ExitStack) -> list[Any]:
     from ovyolo.io import sinks
 
     made: list[Any] = []
+
+    def add(sink: Any) -> None:  # at once, so that one that cannot be opened leaves nothing of the others
+        made.append(stack.enter_context(sink))
+
     if not options.no_save:
         folder = Path(options.output) if options.output else next_folder(Path("runs") / "detect")
-        made.append(sinks.PictureSink(folder))
+        add(sinks.PictureSink(folder))
     if options.json:
-        made.append(sinks.JsonSink(options.json))
+        add(sinks.JsonSink(options.json))
     if options.jsonl:
-        made.append(sinks.JsonLinesSink(options.jsonl))
+        add(sinks.JsonLinesSink(options.jsonl))
     if options.coco:
-        made.append(sinks.CocoSink(options.coco))
+        add(sinks.CocoSink(options.coco))
     if options.csv:
-        made.append(sinks.CsvSink(options.csv))
+        add(sinks.CsvSink(options.csv))
     if options.txt:
-        made.append(sinks.TxtSink(Path(options.txt)))
+        add(sinks.TxtSink(Path(options.txt)))
     if options.show:
-        made.append(sinks.ShowSink())
-    for sink in made:
-        stack.enter_context(sink)
+        add(sinks.ShowSink())
     return made
 
 
@@ -132,6 +134,7 @@ def run(options: argparse.Namespace) -> int:
     if [options.json, options.jsonl, options.coco, options.csv].count("-") > 1:
         raise OvyoloError("only one of --json, --jsonl, --coco and --csv can write to standard output: name a file")
     from ovyolo.detector import Detector
+    from ovyolo.io.sinks import MultiSink
     from ovyolo.io.sources import open_sources
     from ovyolo.progress import progress
 
@@ -152,22 +155,34 @@ def run(options: argparse.Namespace) -> int:
             )
         )  # fmt: skip
         sinks = open_sinks(options, stack)
+        together = MultiSink(*sinks)
         frames, found, cut = 0, Counter[str](), 0
         started = time.perf_counter()
         stream = stack.enter_context(detector.stream(sources, policy=options.policy, on_error=on_error))
         signals = stack.enter_context(ending_on_signals(stream))
-        for frame, detections in progress(stream, total=total, unit="picture", quiet=options.quiet):
-            for sink in sinks:
-                sink.write(frame, detections)
-            frames += 1
-            found.update(detections.counts())
-            cut += detections.truncated
-            if any(getattr(sink, "stopped", False) for sink in sinks):
-                break
+        failure: OvyoloError | None = None
+        try:
+            for frame, detections in progress(stream, total=total, unit="picture", quiet=options.quiet):
+                try:
+                    together.write(frame, detections)
+                except OvyoloError as error:  # told when the other sinks are finished: what they have is whole
+                    failure = error
+                    break
+                frames += 1
+                found.update(detections.counts())
+                cut += detections.truncated
+                if together.stopped:
+                    break
+        except OvyoloError as error:
+            if not frames or total is not None:
+                raise
+            failure = error  # of a live source what came until its end is all there is
         taken = time.perf_counter() - started
         errors = list(stream.errors)
     for _, message in errors:
         print(f"warning: {message}", file=sys.stderr)
+    if failure is not None:
+        raise failure
     if not frames and errors:
         raise OvyoloError(f"none of the {len(errors)} pictures could be read")
     if not options.quiet:

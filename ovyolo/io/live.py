@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 import time
 import warnings
@@ -21,6 +22,22 @@ from ovyolo.io.images import Image, as_bgr
 __all__ = ["LiveSource"]
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds between attempts; each pause is twice the one before
+PATIENCE = 1.0  # seconds that closing waits for a read that is under way
+
+_reading: set[_Link] = set()
+"""Connections whose threads have not ended yet."""
+
+
+def _wait_for_reads() -> None:
+    """Let threads come back from C++ before the interpreter ends: one that comes back later aborts the process."""
+    until = time.monotonic() + PATIENCE
+    for link in list(_reading):
+        link.leave()
+    for link in list(_reading):
+        link.join(max(0.0, until - time.monotonic()))
+
+
+atexit.register(_wait_for_reads)
 
 
 class LiveSource:
@@ -126,6 +143,7 @@ class LiveSource:
         link = self._link
         if link is not None:
             link.leave()
+            link.join(PATIENCE)
 
     def __enter__(self) -> LiveSource:
         return self
@@ -202,7 +220,10 @@ class _Link:
         self.fps = 0.0
         self.ended = False
         """Whether it was a recording, and came to its end."""
-        threading.Thread(target=self._read, name=f"ovyolo-link-{name}", daemon=True).start()
+        self._capture: Any = None
+        self._thread = threading.Thread(target=self._read, name=f"ovyolo-link-{name}", daemon=True)
+        _reading.add(self)
+        self._thread.start()
 
     def take(self) -> Image | None:
         """The next picture; None when the connection was left.
@@ -239,6 +260,14 @@ class _Link:
             self._left = True
             self._image = None
             self._changed.notify_all()
+            capture = self._capture
+        if hasattr(capture, "interrupt"):
+            capture.interrupt()
+
+    def join(self, seconds: float) -> None:
+        """Wait for its thread to end, for so long at most."""
+        if self._thread is not threading.current_thread():
+            self._thread.join(seconds)
 
     def _read(self) -> None:
         capture: Any = None
@@ -246,7 +275,7 @@ class _Link:
         try:
             capture = self._connect()
             with self._changed:
-                self._opened = time.monotonic()
+                self._opened, self._capture = time.monotonic(), capture
                 self.fps = float(getattr(capture, "fps", 0.0) or 0.0)
                 self._changed.notify_all()
             for picture in capture:
@@ -264,7 +293,9 @@ class _Link:
             with self._changed:
                 self.ended = ended
                 self._broken = broken
+                self._capture = None
                 self._changed.notify_all()
+            _reading.discard(self)
 
     def _offer(self, image: Image) -> bool:
         """Lay a picture ready and wait until it is taken; False when no more are wanted."""

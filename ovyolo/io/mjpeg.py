@@ -6,9 +6,11 @@ OpenCV reads it, too, but scales every picture to the size of the first and has 
 from __future__ import annotations
 
 import http.client
+import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from email.message import Message
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -55,10 +57,10 @@ def open_mjpeg(url: str, name: str, open_timeout: float, read_timeout: float) ->
     if boundary is None:
         answer.close()
         return None
-    socket = getattr(getattr(answer.fp, "raw", None), "_sock", None)
-    if socket is not None:
-        socket.settimeout(read_timeout)
-    return MjpegCapture(answer, boundary, name)
+    connection = getattr(getattr(answer.fp, "raw", None), "_sock", None)
+    if connection is not None:
+        connection.settimeout(read_timeout)
+    return MjpegCapture(answer, boundary, name, connection)
 
 
 def boundary_of(headers: Message) -> bytes | None:
@@ -84,8 +86,8 @@ class MjpegCapture:
     fps = 0.0
     ends = False
 
-    def __init__(self, answer: Any, boundary: bytes, name: str) -> None:
-        self._answer, self._boundary, self._name = answer, boundary, name
+    def __init__(self, answer: Any, boundary: bytes, name: str, connection: socket.socket | None = None) -> None:
+        self._answer, self._boundary, self._name, self._connection = answer, boundary, name, connection
         self._begun = False  # the boundary before the next part has been read
 
     def __iter__(self) -> Iterator[Image]:
@@ -101,6 +103,12 @@ class MjpegCapture:
                 continue
             if decoded is not None:
                 yield as_bgr(decoded, self._name)
+
+    def interrupt(self) -> None:
+        """Wake a thread that waits for the next part: it finds the connection at its end."""
+        if self._connection is not None:
+            with suppress(OSError):  # it has ended already
+                self._connection.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close the connection."""
