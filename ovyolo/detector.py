@@ -40,8 +40,8 @@ class Detector:
         max_det: at most so many boxes a picture, the best.
         imgsz: input size for a model that is exported first: one number or ``(height, width)``. An ``.xml`` has its
             own; naming another is an error.
-        cache_dir: where compiled models (and exported checkpoints) are kept; by default compiled models are not kept,
-            and checkpoints go to the user's cache folder.
+        cache_dir: where compiled models (and exported checkpoints) are kept; by default checkpoints go to the user's
+            cache folder, and so do compiled models for a GPU or NPU; those for a CPU are not kept.
         threads: CPU threads; by default OpenVINO decides.
         precision: what layers that are not INT8 compute in, ``"f32"``, ``"bf16"`` or ``"f16"``; by default ``"f32"`` on
             a CPU (the same scores on every machine), and what the device prefers elsewhere.

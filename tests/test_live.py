@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from reference.cameras import Camera, MjpegCamera, RtspCamera, picture, wait_until
@@ -218,8 +219,6 @@ def test_a_camera_with_a_library_of_its_own() -> None:
 
 
 def test_a_part_without_length_and_damaged_parts() -> None:
-    import cv2
-
     from ovyolo.io.mjpeg import MjpegCapture
 
     whole = [cv2.imencode(".jpg", picture(i))[1].tobytes() for i in range(4)]
@@ -236,6 +235,30 @@ def test_a_part_without_length_and_damaged_parts() -> None:
 
     found = [int(image[..., 1].argmax()) for image in MjpegCapture(Answer(), b"--x", "camera")]
     assert found == [int(picture(i)[..., 1].argmax()) for i in (0, 2)]
+
+
+def test_a_recording_behind_a_url_ends(tmp_path: Path) -> None:
+    """It announces its length: its end is no loss."""
+    import http.server
+    from functools import partial
+
+    writer = cv2.VideoWriter(str(tmp_path / "a.avi"), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*"mp4v"), 25, (128, 128))
+    for number in range(40):
+        writer.write(picture(number))
+    writer.release()
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None: ...
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_address[1]}"
+        with LiveSource(f"{address}/a.avi", **QUICK) as source:
+            frames = list(source)
+        assert [shown(frame) for frame in frames] == list(range(40)) and source.losses == 0 and source.fps == 25
+        with LiveSource(f"{address}/none.avi", **QUICK) as source, pytest.raises(ImageError, match="answers 404"):
+            next(iter(source))
+        server.shutdown()
 
 
 # what is a live source
@@ -293,6 +316,9 @@ def test_lists_of_sources(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("rtsp://10.0.0.7/a\n0\n")
     opened = open_sources([str(tmp_path / "list.txt"), np.zeros((4, 4, 3), np.uint8)], read_timeout=2)
     assert [getattr(one, "name", "files") for one in opened] == ["files", "rtsp://10.0.0.7/a", "camera 0"]
+    (tmp_path / "list.txt").write_text("rtsp://10.0.0.7/a\nmissing.png\n")
+    files, live = open_sources(str(tmp_path / "list.txt"), on_error="skip")
+    assert "missing.png" in files.errors[0][1] and live.name == "rtsp://10.0.0.7/a"  # type: ignore[attr-defined]
     with pytest.raises(ImageError, match="side by side"):
         open_source(["rtsp://10.0.0.7/a", "rtsp://10.0.0.8/a"])
     with pytest.raises(ImageError, match="named twice"):

@@ -109,7 +109,7 @@ def open_sources(source: Any, *, on_error: str = "raise", **limits: Any) -> list
         raise ImageError("the list of sources is empty: give a picture, a video, a folder, an array or a live source")
     live = [item for item in found.items if isinstance(item, Address)]
     found.items = [item for item in found.items if not isinstance(item, Address)]
-    files: list[Source] = [_Listed(found)] if found.items or not live else []
+    files: list[Source] = [_Listed(found)] if found.items or found.errors or not live else []
     persist = found.skip or len(files) + len(live) > 1
     opened: list[Source] = [LiveSource(address, persist=persist, **limits) for address in live]
     return files + opened
