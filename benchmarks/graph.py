@@ -44,8 +44,14 @@ def usual_model(path: Path) -> tuple[ov.Model, Card]:
     planes = ops.parameter([1, 3, height, width], np.float32, name="planes")
     given = model.get_parameters()[0]
     transposes = [node for node in model.get_ops() if node.get_type_name() == "Transpose"]
-    first = next(node for node in transposes if reaches(node, given))
-    first.output(0).replace(planes.output(0))
+    first, between = next((node, way) for node in transposes if (way := way_from(given, node)) is not None)
+    entry = planes.output(0)
+    for quantizer in between:  # an INT8 model quantizes its input before it turns it
+        ranges = [
+            ops.constant(limit.get_node().get_data().reshape(1, 1, 1, 1)) for limit in quantizer.input_values()[1:]
+        ]
+        entry = ops.fake_quantize(entry, *ranges, quantizer.get_attributes()["levels"]).output(0)
+    first.output(0).replace(entry)
     levels = []
     nc = card.num_classes
     for name, stride, anchors in zip(card.head.outputs, card.head.strides, card.head.anchors, strict=True):
@@ -64,12 +70,14 @@ def usual_model(path: Path) -> tuple[ov.Model, Card]:
     return ov.Model([ops.result(ops.concat(levels, 1))], [planes], "usual"), card
 
 
-def reaches(node: Any, given: Any) -> bool:
-    """Whether ``node`` is fed by the parameter through a type conversion at most."""
+def way_from(given: Any, node: Any) -> list[Any] | None:
+    """The quantizers between the parameter and ``node``; None when more than those and a type conversion is there."""
+    between = []
     source = node.input_value(0).get_node()
-    while source.get_type_name() == "Convert":
+    while source.get_type_name() in ("Convert", "FakeQuantize"):
+        between += [source] if source.get_type_name() == "FakeQuantize" else []
         source = source.input_value(0).get_node()
-    return bool(source.get_friendly_name() == given.get_friendly_name())
+    return between[::-1] if source.get_friendly_name() == given.get_friendly_name() else None
 
 
 class Usual:
