@@ -6,6 +6,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from os import PathLike
 from typing import Any
 
@@ -138,6 +139,14 @@ class Lanes:
             elif isinstance(item, Frame) and len(lane.waiting) >= lane.room:
                 oldest = lane.waiting.popleft()
                 lane.dropped[oldest.source if isinstance(oldest, Frame) else lane.name] += 1
+                if isinstance(oldest, Frame) and oldest.gap:  # the loss is told with the next frame instead
+                    following = lane.waiting[0] if lane.waiting else item
+                    if isinstance(following, Frame):
+                        following = replace(following, gap=following.gap + oldest.gap)
+                        if lane.waiting:
+                            lane.waiting[0] = following
+                        else:
+                            item = following
             if self._stopping():
                 return False
             lane.waiting.append(item)

@@ -22,7 +22,7 @@ from reference.tiny_model import make_tiny_ir
 
 from ovyolo import Detections, Detector
 from ovyolo.errors import ImageError, OvyoloWarning
-from ovyolo.io import LiveSource
+from ovyolo.io import Frame, LiveSource
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +94,24 @@ def test_a_consumer_slower_than_the_camera(tiny: Path, policy: str | None) -> No
         assert sum(dropped.values()) > 10 and (steps > 0).all() and steps.mean() > 2
         # what is under way and what waits: two and one pictures of four steps, or two and four
         assert max(ages[5:]) < (24 if policy != "drop-oldest" else 40)
+
+
+@pytest.mark.parametrize("policy", ["latest", "drop-oldest"])
+def test_a_gap_is_told_although_its_frame_is_dropped(tiny: Path, policy: str) -> None:
+    ready = threading.Event()
+
+    def frames() -> Iterator[Frame]:
+        for index in range(60):
+            yield Frame(picture(index, 64), "line3", index, gap={20: 1.5, 22: 0.5}.get(index, 0.0))
+        ready.set()
+
+    with Detector(tiny) as detector:
+        gaps, seen = [], []
+        for frame, _ in detector.stream(frames(), policy=policy):
+            ready.wait(10)
+            gaps.append(frame.gap)
+            seen.append(frame.index)
+    assert 20 not in seen and sum(gaps) == 2.0
 
 
 @pytest.mark.filterwarnings("ignore::ovyolo.errors.OvyoloWarning")
@@ -187,6 +205,27 @@ def test_the_gap_is_written_and_told(tiny: Path, tmp_path: Path) -> None:
     gaps = [frame["gap"] for frame in frames if "gap" in frame]
     assert len(gaps) == 1 and 0.4 < gaps[0] < 3
     assert [frame["index"] for frame in frames] == sorted({frame["index"] for frame in frames})
+
+
+def test_dropped_frames_are_told(
+    tiny: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sink of the user's own that is slow, and ends the run after 20 frames."""
+    from ovyolo.cli import detect, main
+    from ovyolo.io.sinks import CallbackSink
+
+    seen = []
+
+    def slow(frame: Frame, _: Detections) -> bool:
+        time.sleep(0.08)
+        seen.append(frame.index)
+        return len(seen) < 20
+
+    monkeypatch.setattr(detect, "open_sinks", lambda options, stack: [CallbackSink(slow)])
+    with MjpegCamera() as camera:
+        assert main(["detect", "--model", str(tiny), "--source", camera.url]) == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if "dropped" in line]
+    assert len(told) == 1 and int(told[0].split(": ")[1].split()[0]) >= seen[-1] - len(seen) - 1
 
 
 def test_nobody_there_is_one_line(tiny: Path) -> None:

@@ -178,7 +178,7 @@ def run(options: argparse.Namespace) -> int:
                 raise
             failure = error  # of a live source what came until its end is all there is
         taken = time.perf_counter() - started
-        errors = list(stream.errors)
+        errors, dropped = list(stream.errors), stream.dropped
     for _, message in errors:
         print(f"warning: {message}", file=sys.stderr)
     if failure is not None:
@@ -187,6 +187,10 @@ def run(options: argparse.Namespace) -> int:
         raise OvyoloError(f"none of the {len(errors)} pictures could be read")
     if not options.quiet:
         report(frames, found, cut, taken, sinks, options)
+        for name, count in dropped.items():
+            print(
+                f"{name}: {count} frame(s) dropped, because newer ones came before they were computed", file=sys.stderr
+            )
     if signals:
         print("interrupted: what was found until then is written", file=sys.stderr)
         return 128 + signals[0]

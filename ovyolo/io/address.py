@@ -9,7 +9,9 @@ from urllib.parse import urlsplit
 __all__ = ["Address", "address_of"]
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-CREDENTIALS = re.compile(r"(?<=://)[^/\s@!\"']*@")
+CREDENTIALS = re.compile(r"(?<=://)[^/\s!\"']*@")
+# some cameras take them in the query or path: ?user=a&password=b, /user=a_password=b_channel=1
+PASSWORD = re.compile(r"((?:password|passwd|pass|pwd)=)(?:(?!_[a-z]+=)[^&\s])*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,9 @@ class Address:
             >>> address_of("rtsp://operator:s3cret@10.0.0.7/line1").name
             'rtsp://10.0.0.7/line1'
         """
-        return f"camera {self.value}" if isinstance(self.value, int) else CREDENTIALS.sub("", self.value)
+        if isinstance(self.value, int):
+            return f"camera {self.value}"
+        return PASSWORD.sub(r"\1***", CREDENTIALS.sub("", self.value))
 
 
 def address_of(source: int | str) -> Address | None:

@@ -125,7 +125,8 @@ class OpenCVCapture:
             with quiet_opencv():
                 self._capture = cv2.VideoCapture(address.value, backend, settings)
         except cv2.error as error:
-            raise ImageError(f"{self._name} cannot be opened ({' '.join(error.err.split())[:200]})") from error
+            reason = " ".join(error.err.split()).replace(str(address.value), self._name)[:200]
+            raise ImageError(f"{self._name} cannot be opened ({reason})") from error
         if not self._capture.isOpened():
             self._capture.release()
             what = "check the address, the name and the password"
