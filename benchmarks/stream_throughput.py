@@ -5,7 +5,8 @@
 - Throughput: the bare loop submits random input to as many requests as the device asks for, and does nothing else,
   as OpenVINO's ``benchmark_app`` does. ``stream`` gets the frames of the video, decoded beforehand (``array``) and from
   the file (``file``, where decoding the video shares the CPU).
-- Latency: one call after the other on the same frames: what of ``detector(frame)`` is not the network.
+- Latency: one call after the other on the same frames, enlarged to 1280x720: what of ``detector(frame)`` is not the
+  network, and the parts of it that are letterbox and decode + NMS.
 
 Ratios are medians over rounds of neighbours in time. Without ``--video``, frames are random.
 """
@@ -24,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from ovyolo import Detector
+from ovyolo.bench.machine import describe, load_warning, spin_warning
 from ovyolo.io import open_source
 
 
@@ -32,6 +34,12 @@ def frames_of(video: Path | None, count: int) -> list[Any]:
         return list(np.random.default_rng(0).integers(0, 255, (8, 720, 1280, 3), np.uint8))
     with open_source(video) as source:
         return [frame.image for frame in islice(source, count)]
+
+
+def as_720p(frames: list[Any]) -> list[Any]:
+    import cv2
+
+    return [cv2.resize(frame, (1280, 720)) for frame in frames[:60]]
 
 
 def bare(path: Path, threads: int | None) -> Callable[[float], float]:
@@ -114,7 +122,19 @@ def latency(path: Path, frames: list[Any], rounds: int, threads: int | None) -> 
         "network_ms": 1000 * statistics.median(network for _, network in pairs[2:]),
         "rest_ms": 1000 * statistics.median(whole - network for whole, network in pairs[2:]),
         "overhead": statistics.median(whole / network for whole, network in pairs[2:]) - 1,
+        **parts(path, frames, rounds, threads),
     }
+
+
+def parts(path: Path, frames: list[Any], rounds: int, threads: int | None) -> dict[str, float]:
+    """What ``ovyolo bench`` measures of them."""
+    from ovyolo.bench.frames import Frames
+    from ovyolo.bench.latency import Latency
+
+    source = Frames(frames)
+    way = Latency(path, source, device="CPU", threads=threads, precision=None, conf=0.25)
+    taken = [way() for _ in range(rounds)]
+    return {f"{part}_ms": statistics.median(one[part] for one in taken) for part in ("letterbox", "decode+nms")}
 
 
 def main() -> None:
@@ -129,8 +149,9 @@ def main() -> None:
     options = parser.parse_args()
     if options.smoke:
         options.seconds, options.rounds = 0.3, 1
+    warnings = [sentence for sentence in (load_warning(), spin_warning()) if sentence]
     detector = Detector(options.model, hint="throughput", threads=options.threads)
-    frames = frames_of(options.video, 200)
+    frames = frames_of(options.video, 50 if options.smoke else 1189)
     ways = {"bare": bare(detector.path, options.threads), "array": streamed(detector, lambda: endless(frames))}
     if options.video is not None:
         ways["file"] = streamed(detector, lambda: options.video)
@@ -139,6 +160,8 @@ def main() -> None:
         for name in list(ways) if number % 2 == 0 else list(ways)[::-1]:
             rates[name].append(ways[name](options.seconds))
     result: dict[str, Any] = {
+        "machine": describe(),
+        "warnings": warnings,
         "effective": detector.effective,
         "per_second": {name: statistics.median(values) for name, values in rates.items()},
         "of_bare": {
@@ -146,17 +169,21 @@ def main() -> None:
             for name, values in rates.items()
             if name != "bare"
         },
-        "latency": latency(detector.path, frames, 4 if options.smoke else 60, options.threads),
+        "latency": latency(detector.path, as_720p(frames), 4 if options.smoke else 200, options.threads),
     }
     if options.json:
         print(json.dumps(result, indent=1))
         return
+    print(", ".join(f"{key} {value}" for key, value in result["machine"].items()))
+    for sentence in warnings:
+        print(f"warning: {sentence}")
     print(*(f"{name}={value}" for name, value in result["effective"].items()))
     for name, value in result["per_second"].items():
         ratio = f"  {100 * result['of_bare'][name]:.1f} % of bare" if name in result["of_bare"] else ""
         print(f"{name:6} {value:8.2f} pictures/s{ratio}")
     one = result["latency"]
     print(f"latency {one['network_ms']:.2f} ms, {one['rest_ms']:.2f} ms the rest, {100 * one['overhead']:.1f} %")
+    print(f"of it letterbox {one['letterbox_ms']:.2f} ms, decode + NMS {one['decode+nms_ms']:.3f} ms")
 
 
 if __name__ == "__main__":

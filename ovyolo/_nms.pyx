@@ -4,6 +4,7 @@ The Python functions here check everything that a caller passes; the kernels beh
 rely on that, allocate bounded scratch memory, and report failure by return codes.
 """
 
+from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.float cimport FLT_MAX
 from libc.math cimport INFINITY, ceil, exp, fabs, fabsf, floor, frexp, isfinite, ldexp, log
 from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
@@ -126,7 +127,10 @@ def decode_nms(
     cdef Chunk* chunk = NULL
     cdef int32_t* start = NULL
     cdef uint8_t* mask = NULL
-    cdef const float[::1] flat
+    cdef Py_buffer view
+    cdef const float* values
+    cdef bint whole
+    cdef int64_t width
     cdef const uint8_t[::1] wanted
     cdef int status = 0
     cdef int64_t n = 0
@@ -186,25 +190,30 @@ def decode_nms(
             raise MemoryError("no memory for the scratch space of decoding")
         for level in range(levels):
             array = arrays[level]
-            size = array.shape[array.ndim - 2] * array.shape[array.ndim - 1]
+            width = array.shape[array.ndim - 1]
+            size = array.shape[array.ndim - 2] * width
             if size == 0:
                 continue
-            flat = array.reshape(-1)
-            if flat.shape[0] != channels * size:
-                raise DimensionError(f"heads[{level}] changed its shape while it was read; leave it alone until then")
-            for anchor in range(<int32_t> na):
+            # contiguous float32 was checked above; a memoryview of the flattened array would be dearer than the scan
+            PyObject_GetBuffer(array, &view, PyBUF_C_CONTIGUOUS)
+            values = <const float*> view.buf
+            whole = view.len == channels * size * <int64_t> sizeof(float)
+            for anchor in range(<int32_t> na if whole else 0):
                 plane = &work.plane[level * na + anchor]
                 plane.stride = stride_view[level]
                 plane.anchor_width = anchor_view[2 * (level * na + anchor)]
                 plane.anchor_height = anchor_view[2 * (level * na + anchor) + 1]
-                plane.width = array.shape[array.ndim - 1]
+                plane.width = width
             with nogil:
-                for anchor in range(<int32_t> na):
+                for anchor in range(<int32_t> na if whole else 0):
                     if status == 0:
                         status = walk_anchor(
-                            work, chunk, &flat[0] + anchor * (5 + <int64_t> work.classes) * size, size,
+                            work, chunk, values + anchor * (5 + <int64_t> work.classes) * size, size,
                             <int32_t> (level * na + anchor), start, mask,
                         )
+            PyBuffer_Release(&view)
+            if not whole:
+                raise DimensionError(f"heads[{level}] changed its shape while it was read; leave it alone until then")
         if status == 0:
             with nogil:
                 n = suppress(work, True)

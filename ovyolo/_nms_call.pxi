@@ -39,18 +39,25 @@ cdef tuple results(Scratch scratch, int64_t n, object transform):
     xyxy = np.empty((n, 4), np.float32)
     confidence = np.empty(n, np.float32)
     class_id = np.empty(n, np.int32)
-    cdef float[:, ::1] boxes = xyxy
-    cdef float[::1] scores = confidence
-    cdef int32_t[::1] classes = class_id
+    cdef Py_buffer boxes, scores, classes
     cdef int64_t i
     cdef int j
     cdef const float* box
     if transform is not None:
         checked_transform(transform, t)
+    # plain buffers: three memoryviews would take longer than most calls' boxes; they are of this function alone
+    PyObject_GetBuffer(xyxy, &boxes, PyBUF_WRITABLE)
+    PyObject_GetBuffer(confidence, &scores, PyBUF_WRITABLE)
+    PyObject_GetBuffer(class_id, &classes, PyBUF_WRITABLE)
     for i in range(n):
         box = work.cell[work.found[i].cell].box
         for j in range(4):
-            boxes[i, j] = box[j] if transform is None else mapped(box[j], t[j & 1], t[2 + (j & 1)], t[4 + (j & 1)])
-        scores[i] = found_score(&work.found[i])
-        classes[i] = found_class(&work.found[i])
+            (<float*> boxes.buf)[4 * i + j] = (
+                box[j] if transform is None else mapped(box[j], t[j & 1], t[2 + (j & 1)], t[4 + (j & 1)])
+            )
+        (<float*> scores.buf)[i] = found_score(&work.found[i])
+        (<int32_t*> classes.buf)[i] = found_class(&work.found[i])
+    PyBuffer_Release(&boxes)
+    PyBuffer_Release(&scores)
+    PyBuffer_Release(&classes)
     return xyxy, confidence, class_id, bool(work.truncated), work.nonfinite

@@ -24,6 +24,9 @@ cdef struct Kept:
     # grid only
     int shift
     double ratio, reach
+    # by level: no box of it is larger; places a pixel
+    double span[LEVELS_OF_SIZE]
+    double places[LEVELS_OF_SIZE]
     int lowest, highest
     int32_t first_of_level[LEVELS_OF_SIZE]
     int32_t blocks_of_level[LEVELS_OF_SIZE]
@@ -53,6 +56,10 @@ cdef int kept_init(Kept* kept, float iou, int64_t limit, int64_t classes, bint b
     # a little wider than the geometry asks, for rounding
     kept.ratio = <double> iou * 0.999
     kept.reach = ((1.0 - <double> iou) / (1.0 + <double> iou) + 1e-5) * 1.001
+    if by_grid:
+        for i in range(LEVELS_OF_SIZE):
+            kept.span[i] = ldexp(1.0, <int> i - 149)
+            kept.places[i] = 1.0 / (kept.span[i] * (2.0 * kept.reach if kept.reach > 0.015625 else 0.03125))
     return 0
 
 
@@ -63,25 +70,23 @@ cdef void kept_free(Kept* kept) noexcept nogil:
 
 cdef inline int level_of(double size) noexcept nogil:
     """Exponent e with size < 2^e <= 2*size, as an index of levels."""
-    cdef int exponent = 0
+    cdef uint64_t bits
+    cdef int exponent
     if not size > 0.0:
         return 0
     if size > 1e40:
         return LEVELS_OF_SIZE - 1
-    frexp(size, &exponent)
-    exponent += 149
+    memcpy(&bits, &size, 8)
+    # IEEE 754: 1022 is the bias of frexp's exponent; a subnormal size counts as the smallest there is
+    exponent = <int> (bits >> 52) - 1022 + 149
     return 0 if exponent < 0 else (LEVELS_OF_SIZE - 1 if exponent >= LEVELS_OF_SIZE else exponent)
 
 
-cdef inline double pitch_of(const Kept* kept, int level) noexcept nogil:
-    cdef double share = 2.0 * kept.reach
-    return ldexp(share if share > 0.03125 else 0.03125, level - 149)
-
-
-cdef inline int64_t place(double coordinate, double pitch) noexcept nogil:
-    cdef double index = floor(coordinate / pitch)
+cdef inline int64_t place(double coordinate, double places) noexcept nogil:
+    cdef double at = coordinate * places
     # far outside any picture all places become one; order is kept, so ranges stay right
-    return <int64_t> (-1e15 if index < -1e15 else (1e15 if index > 1e15 else index))
+    cdef int64_t index = <int64_t> (-1e15 if at < -1e15 else (1e15 if at > 1e15 else at))
+    return index - (<double> index > at)
 
 
 cdef inline uint64_t home_of(const Kept* kept, int64_t x, int64_t y, int level, int32_t class_id) noexcept nogil:
@@ -95,12 +100,12 @@ cdef bint level_suppresses(const Kept* kept, const ovyolo_box* box, int32_t clas
     cdef double width = <double> box.x2 - box.x1, height = <double> box.y2 - box.y1
     cdef double x = 0.5 * (<double> box.x1 + box.x2), y = 0.5 * (<double> box.y1 + box.y2)
     # no rival of this level is larger than `span`; nor is one that matters wider than width / ratio
-    cdef double span = ldexp(1.0, level - 149), pitch = pitch_of(kept, level)
+    cdef double span = kept.span[level], places = kept.places[level]
     cdef double reach_x = 0.5 * (width + (width / kept.ratio if width < span * kept.ratio else span)) * kept.reach
     cdef double reach_y = 0.5 * (height + (height / kept.ratio if height < span * kept.ratio else span)) * kept.reach
-    cdef int64_t left = place(x - reach_x, pitch), right = place(x + reach_x, pitch)
-    cdef int64_t top = place(y - reach_y, pitch), bottom = place(y + reach_y, pitch)
-    cdef int64_t middle_x = place(x, pitch), middle_y = place(y, pitch), i, j
+    cdef int64_t left = place(x - reach_x, places), right = place(x + reach_x, places)
+    cdef int64_t top = place(y - reach_y, places), bottom = place(y + reach_y, places)
+    cdef int64_t middle_x = place(x, places), middle_y = place(y, places), i, j
     if <double> (right - left + 1) * <double> (bottom - top + 1) > kept.blocks_of_level[level]:
         return ovyolo_chain(kept.block, kept.first_of_level[level], BY_LEVEL, class_id, box, kept.iou)
     # the nearest place first: it is the likeliest to hold a rival
@@ -136,7 +141,7 @@ cdef bint grid_suppresses(const Kept* kept, const ovyolo_box* box, int32_t class
 
 
 cdef int kept_add(Kept* kept, const ovyolo_box* box, int32_t class_id) noexcept nogil:
-    cdef double width, height, pitch
+    cdef double width, height, places
     cdef int level = 0, lane
     cdef uint64_t home = class_id
     cdef int32_t at
@@ -150,11 +155,11 @@ cdef int kept_add(Kept* kept, const ovyolo_box* box, int32_t class_id) noexcept 
         width = <double> box.x2 - box.x1
         height = <double> box.y2 - box.y1
         level = level_of(width if width > height else height)
-        pitch = pitch_of(kept, level)
+        places = kept.places[level]
         home = home_of(
             kept,
-            place(0.5 * (<double> box.x1 + box.x2), pitch),
-            place(0.5 * (<double> box.y1 + box.y2), pitch),
+            place(0.5 * (<double> box.x1 + box.x2), places),
+            place(0.5 * (<double> box.y1 + box.y2), places),
             level,
             class_id,
         )

@@ -44,8 +44,8 @@ class Detector:
         max_det: at most so many boxes a picture, the best.
         imgsz: input size for a model that is exported first: one number or ``(height, width)``. An ``.xml`` has its
             own; naming another is an error.
-        cache_dir: where compiled models (and exported checkpoints) are kept; by default compiled models are not kept,
-            and checkpoints go to the user's cache folder.
+        cache_dir: where compiled models (and exported checkpoints) are kept; by default checkpoints go to the user's
+            cache folder, and so do compiled models for a GPU or NPU; those for a CPU are not kept.
         threads: CPU threads; by default OpenVINO decides.
         precision: what layers that are not INT8 compute in, ``"f32"``, ``"bf16"`` or ``"f16"``; by default ``"f32"`` on
             a CPU (the same scores on every machine), and what the device prefers elsewhere.
@@ -234,7 +234,7 @@ class Detector:
         self,
         source: Any,
         *,
-        policy: str = "block",
+        policy: str | None = None,
         on_error: str = "raise",
         timeout: float = 60.0,
         slots: int | None = None,
@@ -244,14 +244,16 @@ class Detector:
 
         Args:
             source: what :func:`~ovyolo.io.sources.open_source` takes; a :class:`~ovyolo.io.sources.Source`; or any
-                iterable of pictures or :class:`~ovyolo.io.sources.Frame`, each in memory of its own. A list of sources
+                iterable of pictures or :class:`~ovyolo.io.frame.Frame`, each in memory of its own. A list of sources
                 or iterables (not of paths or arrays: those are one source, read one after the other) runs them side
-                by side, taking turns. All are closed at the end.
+                by side, taking turns, and so does a list of cameras and URLs. All are closed at the end.
             policy: what happens when frames come faster than results are taken: ``"block"``: the source waits;
                 ``"drop-oldest"``: of the few frames that wait, the oldest goes; ``"latest"``: only the newest waits.
-                ``dropped`` of the stream counts them for each source.
+                ``dropped`` of the stream counts them for each source. By default live sources (cameras, URLs) run
+                under ``"latest"``, others under ``"block"``.
             on_error: ``"raise"``, or ``"skip"``: what cannot be read is kept in ``errors`` of the stream, and other
-                sources go on.
+                sources go on. A live source that is lost is connected anew under either, as
+                :class:`~ovyolo.io.live.LiveSource` says, and so is one of several that is not there at first.
             timeout: seconds that one inference may take. When it takes longer or fails, the model is compiled anew and
                 what was under way is computed again, with a warning; failing again at the same frame is an error.
             slots: how many frames are under way at once; by default 2, and the device's optimum and two more with

@@ -6,14 +6,17 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from os import PathLike
 from typing import Any
 
 import numpy as np
 
 from ovyolo.errors import DimensionError, ImageError, OvyoloError
+from ovyolo.io.frame import Frame
 from ovyolo.io.images import as_bgr
-from ovyolo.io.sources import Frame, open_source
+from ovyolo.io.live import LiveSource
+from ovyolo.io.sources import open_sources
 
 __all__ = ["POLICIES", "POLL", "Lane", "Lanes"]
 
@@ -25,9 +28,12 @@ POLL = 0.1  # seconds after which a waiting thread looks whether it should stop
 class Lane:
     """A source, and the frames of it that wait for their turn; an error waits in its place."""
 
-    def __init__(self, source: Any, name: str) -> None:
+    def __init__(self, source: Any, name: str, policy: str | None) -> None:
         self.source = source
-        self.name = name
+        self.live = bool(getattr(source, "live", False))
+        self.name = source.name if isinstance(source, LiveSource) else name
+        self.policy = policy or ("latest" if self.live else "block")
+        self.room = 1 if self.policy == "latest" else AHEAD
         self.waiting: deque[Frame | OvyoloError] = deque()
         self.dropped: Counter[str] = Counter()
         self.ended = False
@@ -43,19 +49,17 @@ class Lanes:
 
     Args:
         source: see :meth:`ovyolo.Detector.stream`.
-        policy: one of ``POLICIES``.
+        policy: one of ``POLICIES``; None is ``latest`` for live sources and ``block`` for others.
         on_error: ``"raise"`` or ``"skip"``; for sources that are opened here.
         changed: guards what is shared, and is notified of every change.
         stopping: whether the threads should end.
     """
 
     def __init__(
-        self, source: Any, policy: str, on_error: str, changed: threading.Condition, stopping: Callable[[], bool]
+        self, source: Any, policy: str | None, on_error: str, changed: threading.Condition, stopping: Callable[[], bool]
     ) -> None:
-        self._policy = policy
-        self._room = 1 if policy == "latest" else AHEAD
         self._changed, self._stopping = changed, stopping
-        self.lanes = [Lane(one, f"source{i}") for i, one in enumerate(_opened(source, on_error))]
+        self.lanes = [Lane(one, f"source{i}", policy) for i, one in enumerate(_opened(source, on_error))]
         self._turn = 0
         self._threads = [
             threading.Thread(target=self._read, args=(lane,), name=f"ovyolo-read-{lane.name}", daemon=True)
@@ -88,6 +92,9 @@ class Lanes:
         Returns:
             The names of the sources whose thread did not come back, because they wait inside a read.
         """
+        for lane in self.lanes:
+            if lane.live:  # it may wait for a picture for long, and can be closed meanwhile
+                lane.source.close()
         for thread in self._threads:
             if thread.is_alive():
                 thread.join(patience / 2)
@@ -126,12 +133,20 @@ class Lanes:
     def _offer(self, lane: Lane, item: Frame | OvyoloError) -> bool:
         """Queue an item by the policy; False when the stream stops."""
         with self._changed:
-            if self._policy == "block":
-                while len(lane.waiting) >= self._room and not self._stopping():
+            if lane.policy == "block":
+                while len(lane.waiting) >= lane.room and not self._stopping():
                     self._changed.wait(POLL)
-            elif isinstance(item, Frame) and len(lane.waiting) >= self._room:
+            elif isinstance(item, Frame) and len(lane.waiting) >= lane.room:
                 oldest = lane.waiting.popleft()
                 lane.dropped[oldest.source if isinstance(oldest, Frame) else lane.name] += 1
+                if isinstance(oldest, Frame) and oldest.gap:  # the loss is told with the next frame instead
+                    following = lane.waiting[0] if lane.waiting else item
+                    if isinstance(following, Frame):
+                        following = replace(following, gap=following.gap + oldest.gap)
+                        if lane.waiting:
+                            lane.waiting[0] = following
+                        else:
+                            item = following
             if self._stopping():
                 return False
             lane.waiting.append(item)
@@ -142,7 +157,7 @@ class Lanes:
 def _opened(source: Any, on_error: str) -> list[Iterable[Any]]:
     """The sources that run side by side."""
     if isinstance(source, (str, PathLike, np.ndarray, int)):
-        return [open_source(source, on_error=on_error)]
+        return [*open_sources(source, on_error=on_error)]
     if not isinstance(source, (list, tuple)):
         if not hasattr(source, "__iter__"):
             raise ImageError(
@@ -151,8 +166,8 @@ def _opened(source: Any, on_error: str) -> list[Iterable[Any]]:
         return [source]
     items = list(source)
     plain = [isinstance(item, (str, PathLike, np.ndarray, int)) for item in items]
-    if all(plain):  # also when there are none: open_source says that
-        return [open_source(items, on_error=on_error)]
+    if all(plain):  # also when there are none: open_sources says that
+        return [*open_sources(items, on_error=on_error)]
     if any(plain):
         raise DimensionError(
             "the list mixes paths or pictures with sources: open each path with ovyolo.io.open_source first"

@@ -151,6 +151,20 @@ def available_devices() -> dict[str, str]:
     return {name: str(core.get_property(name, "FULL_DEVICE_NAME")) for name in core.available_devices}
 
 
+def default_cache(device: str) -> Path | None:
+    """Where compiled models for ``device`` are kept when nobody says; None: nowhere.
+
+    Example:
+        >>> default_cache("CPU") is None, default_cache("GPU.1").name
+        (True, 'compiled')
+    """
+    if device.split(".", 1)[0] not in ("GPU", "NPU"):
+        return None
+    from ovyolo.export.cached import cache_folder
+
+    return cache_folder() / "compiled"
+
+
 def check_device(core: openvino.Core, device: str) -> str:
     """``device`` in OpenVINO's spelling.
 
@@ -231,7 +245,8 @@ def open_session(
         device: as OpenVINO names it: ``CPU``, ``GPU``, ``GPU.1``, ``NPU``.
         slots: how many pictures can be under way at once; None is the device's optimum for the ``hint``.
         threads: CPU threads; by default OpenVINO decides.
-        cache_dir: where compiled models are kept between runs; by default nowhere.
+        cache_dir: where compiled models are kept between runs; by default nowhere for a CPU, which compiles as fast as
+            it reads, and in the user's cache folder for a GPU or NPU, where compiling takes long.
         precision: what layers that are not INT8 compute in: ``"f32"``, ``"bf16"`` or ``"f16"``. By default ``"f32"`` on
             a CPU, because OpenVINO would otherwise use BF16 where the CPU has it, and scores would differ between
             machines; other devices choose for themselves.
@@ -278,6 +293,7 @@ def open_session(
             config["INFERENCE_NUM_THREADS"] = threads
     elif precision is not None:
         config["INFERENCE_PRECISION_HINT"] = precision
+    cache_dir = default_cache(name) if cache_dir is None else cache_dir
     if cache_dir is not None:
         config["CACHE_DIR"] = str(cache_dir)
     try:

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple, Protocol
 
 from ovyolo.detections import Detections
 from ovyolo.errors import DimensionError, ModelError, OvyoloError, OvyoloWarning
+from ovyolo.io.frame import Frame
 from ovyolo.io.images import as_bgr
-from ovyolo.io.sources import Frame
 from ovyolo.lanes import POLICIES, POLL, Lane, Lanes
 from ovyolo.letterbox import Letterbox
 from ovyolo.runtime import Session
@@ -54,13 +54,13 @@ class StreamSettings:
         DimensionError: a value is out of range.
     """
 
-    policy: str = "block"
+    policy: str | None = None
     on_error: str = "raise"
     timeout: float = 60.0
     slots: int = 2
 
     def __post_init__(self) -> None:
-        if self.policy not in POLICIES:
+        if self.policy not in (None, *POLICIES):
             raise DimensionError(f"policy is {self.policy!r}; it takes one of {', '.join(POLICIES)}")
         if self.on_error not in ("raise", "skip"):
             raise DimensionError(f"on_error is {self.on_error!r}, but 'raise' or 'skip' is taken")
@@ -176,7 +176,8 @@ class Stream:
                 error = flight.item if isinstance(flight.item, OvyoloError) else flight.failure
                 if isinstance(error, OvyoloError) and not isinstance(error, ModelError):  # it, and not the device
                     self._forget(flight)
-                    if self._settings.on_error == "raise":
+                    alone = len(self._lanes.lanes) == 1 or not flight.lane.live  # a dead camera stops no other
+                    if self._settings.on_error == "raise" and alone:
                         raise error
                     self._failed.append((flight.lane.name, str(error)))
                     continue

@@ -97,7 +97,7 @@ def test_list_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     listing.write_text("elsewhere/c.png\n")
     assert names("in/list.txt") == ["c.png"]
     for content, words in ((b"", "lists nothing"), (b"\xff\xfe\x00", "UTF-8"), (b"list.txt", "another list"),
-                           (b"no.png", "does not exist"), (b"0", "not supported yet")):  # fmt: skip
+                           (b"no.png", "does not exist"), (b"0\n0", "named twice")):  # fmt: skip
         listing.write_bytes(content)
         with pytest.raises(ImageError, match=words):
             open_source(listing)
@@ -190,16 +190,13 @@ def test_vanished_between_listing_and_reading(tmp_path: Path) -> None:
     [
         ("no/such.png", "does not exist"),
         ("nothing-*.png", "matches nothing"),
-        ("0", "live sources are not supported yet"),
-        (0, "live sources are not supported yet"),
-        ("rtsp://10.0.0.7/stream", "live sources are not supported yet"),
-        ("https://example.org/a.png", "live sources are not supported yet"),
         ("", "no path"),
         ("a\0.png", "no path"),
         (b"a.png", "bytes"),
         (None, "NoneType"),
         (1.5, "float"),
         ([], "empty"),
+        (["a.png", "rtsp://10.0.0.7/stream"], "does not exist"),
         ([["a.png"]], "flat list"),
         ("x" * 5000 + ".png", "cannot be read|does not exist"),
     ],
@@ -220,11 +217,11 @@ def test_refused_names_the_suffixes(tmp_path: Path) -> None:
         open_source(tmp_path, on_error="ignore")
 
 
-def test_digits_with_a_folder_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_number_is_a_camera_beside_a_folder_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path / "0" / "a.png")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ImageError, match=r"\./0"):
-        open_source("0")
+    with open_source("0") as source, pytest.raises(ImageError, match=r"camera 0 .*\./0"):
+        next(iter(source))
     assert names("./0") == ["a.png"]
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ovyolo.bench.against import Rival, agreement, parse_against
 from ovyolo.bench.coldstart import ColdStart
 from ovyolo.bench.frames import SYNTHETIC, Frames
 from ovyolo.bench.latency import Latency
@@ -28,6 +29,7 @@ __all__ = ["HINTS", "bench"]
 
 HINTS = ("latency", "throughput")
 INFER_SPREAD = 1.3
+SAME_SHARE = 0.9  # of boxes that another runtime must share with ours
 SLICES = 5
 
 
@@ -43,6 +45,7 @@ def bench(
     conf: float = 0.25,
     threads: int | None = None,
     precision: str | None = None,
+    against: Sequence[str] = (),
 ) -> BenchResult:
     """Measure latency by part, throughput, cold start and peak memory of one model or several.
 
@@ -61,6 +64,9 @@ def bench(
         conf: confidence above which boxes count, 0 to 1.
         threads: CPU threads; None leaves it to OpenVINO.
         precision: what layers that are not INT8 compute in: ``"f32"``, ``"bf16"``, ``"f16"``; None is f32 on a CPU.
+        against: other runtimes that take part in latency, each ``"onnxruntime=best.onnx"``,
+            ``"torch=best.torchscript"`` or ``"litert=best.tflite"``: the first model's network in that runtime's
+            format. They get the same letterboxed pixels, and boxes are compared.
 
     Raises:
         DimensionError: an argument is out of range.
@@ -76,8 +82,12 @@ def bench(
     listed = [models] if isinstance(models, (str, Path)) else list(models)
     hints = [hints] if isinstance(hints, str) else list(hints)
     check_arguments(listed, hints, runs, seconds, cold_starts, conf, threads)
+    rivals = parse_against(against, listed)
+    if rivals and "latency" not in hints:
+        raise DimensionError("against compares latency: leave out the hint, or give latency")
     paths = [model_file(Path(model), None, None) for model in listed]
-    names = distinct([path.stem for path in paths])
+    everything = distinct([path.stem for path in paths] + [f"{name}:{path.stem}" for name, path in rivals])
+    names, rival_names = everything[: len(paths)], everything[len(paths) :]
     common: dict[str, Any] = {"device": device, "threads": threads, "precision": precision}
     warnings = [load_warning(), spin_warning()]
     costs: dict[str, ModelCost] = {}
@@ -93,9 +103,22 @@ def bench(
                 name: stack.enter_context(closing(Latency(path, Frames(source), conf=conf, **common)))
                 for name, path in zip(names, paths, strict=True)
             }
-            latency = take_turns(ways, within(runs, seconds * len(paths)), warm_up=3)
+            others = {
+                name: stack.enter_context(
+                    closing(Rival(*rival, ways[names[0]].card, Frames(source), threads=threads, conf=conf))
+                )
+                for name, rival in zip(rival_names, rivals, strict=True)
+            }
+            everybody: dict[str, Latency | Rival] = {**ways, **others}
+            latency = take_turns(everybody, within(runs, seconds * len(everybody)), warm_up=3)
             for name, way in ways.items():
                 costs[name] = replace(costs[name], boxes=way.boxes, latency_executed=way.executed)
+            for (_, path), (name, other) in zip(rivals, others.items(), strict=True):
+                same = agreement(ways[names[0]].found, other.found)
+                costs[name] = ModelCost(
+                    name, str(path), "", ways[names[0]].card.imgsz, other.boxes, runtime=other.version, same_boxes=same
+                )
+                warnings.append(unlike(name, names[0], same))
             warnings += unsteady(latency)
     if "throughput" in hints:
         with ExitStack() as stack:
@@ -116,7 +139,7 @@ def bench(
             costs[name] = replace(costs[name], peak_bytes=process.peak_bytes)
     settings = {
         "source": SYNTHETIC if source is None else str(source), "hints": hints, "runs": runs, "seconds": seconds,
-        "cold_starts": cold_starts, "conf": conf, **common,
+        "cold_starts": cold_starts, "conf": conf, "against": list(against), **common,
     }  # fmt: skip
     kept = tuple(sentence for sentence in warnings if sentence)
     return BenchResult(tuple(costs.values()), describe(), settings, latency, throughput, cold, kept)
@@ -163,6 +186,16 @@ def within(runs: int | None, seconds: float) -> Iterator[int]:
         if round_ >= runs if runs is not None else round_ >= 10 and time.perf_counter() >= until:
             return
         yield round_
+
+
+def unlike(name: str, first: str, same: tuple[int, int]) -> str | None:
+    """A sentence when two did not find the same, so that the ratio of their times says little."""
+    shared, whole = same
+    if whole == 0:
+        return f"{name} and {first} found no boxes at all, so whether they compute the same is not shown: give a source"
+    if shared >= SAME_SHARE * whole:
+        return None
+    return f"{name} and {first} share {shared} of {whole} boxes only: their times are not those of the same work"
 
 
 def unsteady(turns: Turns) -> list[str]:

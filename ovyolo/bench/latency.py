@@ -9,6 +9,7 @@ from typing import Any
 
 from ovyolo.bench.frames import Frames
 from ovyolo.decode import Decoder
+from ovyolo.detections import Detections
 from ovyolo.letterbox import Letterbox
 from ovyolo.runtime import open_session
 
@@ -28,6 +29,8 @@ class Latency:
         self._frames = frames
         self._conf = conf
         self.boxes = 0
+        self.found: list[Detections] = []
+        """Of each call; for comparison with other runtimes."""
         self.executed = read_back(self._session.compiled, self._session.device)
 
     def __call__(self) -> dict[str, float]:
@@ -43,6 +46,7 @@ class Latency:
         found = self._decode(outputs, fit, conf=self._conf, device=self._session.device)
         end = time.perf_counter()
         self.boxes = len(found)
+        self.found.append(found)
         parts = (read - begin, boxed - read, inferred - boxed, end - inferred, end - begin)
         return {part: 1e3 * seconds for part, seconds in zip((*PARTS, "total"), parts, strict=True)}
 

@@ -31,6 +31,8 @@ class ModelCost:
         latency_executed: device, layers by executed precision, threads and streams in latency mode; None when not run.
         throughput_executed: the same with the hint THROUGHPUT, and ``requests``.
         peak_bytes: most memory of a fresh process that detects in one picture; None when unknown or not run.
+        runtime: the other runtime that computed it, with its version; None is ours.
+        same_boxes: of another runtime, how many boxes it shares with the first model, and of how many in all.
     """
 
     name: str
@@ -41,6 +43,8 @@ class ModelCost:
     latency_executed: dict[str, Any] | None = None
     throughput_executed: dict[str, Any] | None = None
     peak_bytes: int | None = None
+    runtime: str | None = None
+    same_boxes: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -81,13 +85,17 @@ class BenchResult:
     def ratios(self) -> dict[str, list[Ratio]]:
         """Each later model against the first, by measure."""
         names = [model.name for model in self.models]
-        measures = [measure for measure in WHOLE if getattr(self, measure) is not None]
-        return {measure: [self.ratio(name, names[0], measure) for name in names[1:]] for measure in measures}
+        found = {}
+        for measure in WHOLE:
+            turns: Turns | None = getattr(self, measure)
+            if turns is not None:
+                found[measure] = [self.ratio(name, names[0], measure) for name in names[1:] if name in turns.names]
+        return found
 
     def summary(self, name: str, measure: str) -> dict[str, dict[str, float]]:
         """min, median, p90, p99 and max by part, without p90 and p99 of fewer than 10 samples; empty when not run."""
         turns: Turns | None = getattr(self, measure)
-        if turns is None:
+        if turns is None or name not in turns.names:
             return {}
         tails = {} if turns.rounds < FEW_ROUNDS else {"p90": 90, "p99": 99}
         shown = {"min": 0, "median": 50, **tails, "max": 100}
@@ -140,7 +148,8 @@ class BenchResult:
 
     def _model_lines(self, model: ModelCost) -> list[str]:
         height, width = model.imgsz
-        lines = [f"{model.name}: {model.path}, {model.precision} weights, {height}x{width}"]
+        made = f"{model.precision} weights" if model.runtime is None else model.runtime
+        lines = [f"{model.name}: {model.path}, {made}, {height}x{width}"]
         for measure, executed, parts in (
             ("latency", model.latency_executed, (*PARTS, "total")),
             ("throughput", model.throughput_executed, ("pictures/s",)),
@@ -157,7 +166,10 @@ class BenchResult:
                 lines.append(f"    {executed_line(executed)}")
         if model.boxes is not None:
             lines.append(f"  boxes in the last frame: {model.boxes}")
-        if self.cold_start is not None:
+        if model.same_boxes is not None:
+            same, whole = model.same_boxes
+            lines.append(f"  boxes shared with {self.models[0].name}: {same} of {whole} in all frames measured")
+        if self.cold_start is not None and model.runtime is None:
             peak = "unknown on this system" if model.peak_bytes is None else f"{model.peak_bytes / 1e6:.0f} MB"
             lines.append(f"  peak memory of a fresh process: {peak}")
         return lines

@@ -9,11 +9,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from ovyolo.errors import OvyoloError
+from ovyolo.errors import OvyoloError, OvyoloWarning
 from ovyolo.version import __version__
 
 __all__ = ["main"]
@@ -61,13 +62,30 @@ def build_parser(wanted: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def tell_at_once() -> None:
+    """Print each of our warnings as one line, also when it comes again: a camera may be lost more than once."""
+    usual: Any = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *more: Any) -> None:
+        if issubclass(category, OvyoloWarning):
+            print(f"warning: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
+        else:
+            usual(message, category, *more)
+
+    warnings.simplefilter("always", OvyoloWarning)
+    place: Any = warnings
+    place.showwarning = show
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     wanted = next((word for word in words if word in COMMANDS), None)
     options = build_parser(wanted).parse_args(words)
     try:
-        return int(options.run(options))
+        with warnings.catch_warnings():
+            tell_at_once()
+            return int(options.run(options))
     except OvyoloError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

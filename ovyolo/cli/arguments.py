@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import math
 
-__all__ = ["fraction", "image_size", "positive"]
+__all__ = ["fraction", "image_size", "positive", "seconds"]
 
 
 def image_size(text: str) -> tuple[int, ...]:
@@ -40,4 +41,15 @@ def positive(text: str) -> int:
         value = 0
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return value
+
+
+def seconds(text: str) -> float:
+    """Seconds above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not (math.isfinite(value) and 0 < value < 1e6):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
     return value

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from pathlib import Path
 
-from ovyolo.cli.arguments import fraction, positive
+from ovyolo.cli.arguments import fraction, positive, seconds
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,11 +33,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--runs", type=positive, metavar="N", help="frames a model for latency (default: what fits into --seconds)"
     )
     parser.add_argument(
-        "--seconds", type=duration, default=10.0, metavar="S", help="how long for each hint, a model (default: 10)"
+        "--seconds", type=seconds, default=10.0, metavar="S", help="how long for each hint, a model (default: 10)"
     )
     parser.add_argument(
         "--cold-starts", type=count, default=3, metavar="N",
         help="fresh processes a model, for cold start and peak memory (default: 3; 0: leave out)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--against", nargs="+", default=[], metavar="RUNTIME=FILE",
+        help="compare latency with another runtime that is installed: onnxruntime=best.onnx, torch=best.torchscript, "
+        "litert=best.tflite (the first MODEL's network in that format; same pixels in, boxes compared)",
     )  # fmt: skip
     out = parser.add_argument_group("results")
     out.add_argument("--json", metavar="FILE", help="everything as JSON; - is standard output, instead of the table")
@@ -46,20 +50,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = """examples:
   ovyolo bench best.xml
   ovyolo bench fp32.xml int8.xml --source belt.mp4 --picture bench.svg
+  ovyolo bench best.xml --against onnxruntime=best.onnx --source photos/
   ovyolo bench best.xml --hint latency --runs 200 --threads 2 --json bench.json
 
 Ratios are given only between models of one run, which take turns. exit status: 0 measured, 2 could not be"""
-
-
-def duration(text: str) -> float:
-    """Seconds above 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
-    return value
 
 
 def count(text: str) -> int:
@@ -86,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
         options.models, device=options.device, source=options.source,
         hints=("latency", "throughput") if options.hint == "both" else (options.hint,), runs=options.runs,
         seconds=options.seconds, cold_starts=options.cold_starts, conf=options.conf, threads=options.threads,
-        precision=options.precision,
+        precision=options.precision, against=options.against,
     )  # fmt: skip
     if options.json == "-":
         print(result.to_json(), end="")

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from ovyolo.cli.arguments import fraction, image_size, positive
+from ovyolo.cli.arguments import fraction, image_size, positive, seconds
 from ovyolo.cli.tiles import add_tile_arguments, tile_words
 from ovyolo.errors import OvyoloError
 
@@ -27,8 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="an .xml that ovyolo made, or a .pt or .onnx, which is exported to a cache first",
     )  # fmt: skip
     parser.add_argument(
-        "--source", required=True, nargs="+", help="pictures, folders, globs, videos, or a .txt that lists them"
-    )
+        "--source", required=True, nargs="+",
+        help="pictures, folders, globs, videos, cameras (0, rtsp://…, http://…), or a .txt that lists them",
+    )  # fmt: skip
     parser.add_argument(
         "--device", default="CPU",
         help="where to compute: CPU, GPU, NPU, MYRIAD (all sticks), MYRIAD.<id>, LEGACY.CPU (default: CPU)",
@@ -66,12 +67,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--cache-dir", metavar="DIR", help="keep compiled and exported models here")
     add_tile_arguments(parser)
+    live = parser.add_argument_group("live sources")
+    live.add_argument(
+        "--policy", choices=("block", "drop-oldest", "latest"),
+        help="what happens when frames come too fast (default: latest for live sources, else block)",
+    )  # fmt: skip
+    live.add_argument(
+        "--open-timeout", type=seconds, default=10.0, metavar="S", help="limit to connect a camera (default: 10)"
+    )
+    live.add_argument(
+        "--read-timeout", type=seconds, default=5.0, metavar="S",
+        help="a camera without a picture for so long is connected anew (default: 5)",
+    )  # fmt: skip
+    live.add_argument(
+        "--give-up", type=seconds, metavar="S", help="end a camera that was lost for so long (default: try for ever)"
+    )
     out = parser.add_argument_group("results")
     out.add_argument(
         "-o", "--output", metavar="DIR", help="folder for annotated pictures and videos (default: runs/detect/N)"
     )
     out.add_argument("--no-save", action="store_true", help="draw nothing")
     out.add_argument("--json", metavar="FILE", help="all boxes as one JSON document; - is standard output")
+    out.add_argument("--jsonl", metavar="FILE", help="a line of JSON a frame, written at once; - is standard output")
+    out.add_argument("--coco", metavar="FILE", help="all boxes as COCO JSON; - is standard output")
     out.add_argument("--csv", metavar="FILE", help="all boxes as a table; - is standard output")
     out.add_argument("--txt", metavar="DIR", help="one YOLO .txt a picture: class, centre, size (relative), confidence")
     out.add_argument("--show", action="store_true", help="show each result on the screen (q ends)")
@@ -82,6 +100,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   ovyolo detect --model best.pt --source 'line3/*.png' --conf 0.4 --json boxes.json --no-save
   ovyolo detect --model best.xml --source belt.mp4 -o result
   ovyolo detect --model best.xml --source wafer.png --tile 640 --full
+  ovyolo detect --model best.xml --source rtsp://10.0.0.7/line1 rtsp://10.0.0.8/line2 --jsonl - --no-save
 
 exit status: 0 all done, 1 some pictures were skipped, 2 nothing could be done, 130 interrupted"""
 
@@ -99,72 +118,110 @@ def open_sinks(options: argparse.Namespace, stack: ExitStack) -> list[Any]:
     from ovyolo.io import sinks
 
     made: list[Any] = []
+
+    def add(sink: Any) -> None:  # at once, so that one that cannot be opened leaves nothing of the others
+        made.append(stack.enter_context(sink))
+
     if not options.no_save:
         folder = Path(options.output) if options.output else next_folder(Path("runs") / "detect")
-        made.append(sinks.PictureSink(folder))
+        add(sinks.PictureSink(folder))
     if options.json:
-        made.append(sinks.JsonSink(options.json))
+        add(sinks.JsonSink(options.json))
+    if options.jsonl:
+        add(sinks.JsonLinesSink(options.jsonl))
+    if options.coco:
+        add(sinks.CocoSink(options.coco))
     if options.csv:
-        made.append(sinks.CsvSink(options.csv))
+        add(sinks.CsvSink(options.csv))
     if options.txt:
-        made.append(sinks.TxtSink(Path(options.txt)))
+        add(sinks.TxtSink(Path(options.txt)))
     if options.show:
-        made.append(sinks.ShowSink())
-    for sink in made:
-        stack.enter_context(sink)
+        add(sinks.ShowSink())
     return made
 
 
 def run(options: argparse.Namespace) -> int:
     """Detect in every frame of the source and hand the boxes to the sinks."""
-    if [options.json, options.csv].count("-") > 1:
-        raise OvyoloError("--json - and --csv - cannot both write to standard output: name a file for one")
+    if [options.json, options.jsonl, options.coco, options.csv].count("-") > 1:
+        raise OvyoloError("only one of --json, --jsonl, --coco and --csv can write to standard output: name a file")
     tiles = tile_words(options)
     from ovyolo.detector import Detector
-    from ovyolo.io.sources import open_source
+    from ovyolo.io.sinks import MultiSink
+    from ovyolo.io.sources import open_sources
     from ovyolo.progress import progress
 
     with ExitStack() as stack:
-        source = stack.enter_context(open_source(options.source, on_error="skip" if options.skip_bad else "raise"))
+        on_error = "skip" if options.skip_bad else "raise"
+        limits = {
+            "open_timeout": options.open_timeout,
+            "read_timeout": options.read_timeout,
+            "give_up": options.give_up,
+        }
+        sources = [stack.enter_context(one) for one in open_sources(options.source, on_error=on_error, **limits)]
+        total = total_of(sources)
         detector = stack.enter_context(
             Detector(
                 options.model, options.device, options.conf, options.iou, options.classes, options.agnostic,
                 options.max_det, options.imgsz, options.cache_dir, options.threads,
-                precision=options.precision, hint=options.hint or hint_for(None if tiles else source.total),
+                precision=options.precision, hint=options.hint or hint_for(None if tiles else total, sources),
                 streams=options.streams, fallback=options.fallback,
             )
         )  # fmt: skip
         sinks = open_sinks(options, stack)
+        together = MultiSink(*sinks)
         frames, found, cut = 0, Counter[str](), 0
         started = time.perf_counter()
-        stream = stack.enter_context(detector.stream(source, on_error="skip" if options.skip_bad else "raise", **tiles))
+        stream = stack.enter_context(detector.stream(sources, policy=options.policy, on_error=on_error, **tiles))
         signals = stack.enter_context(ending_on_signals(stream))
-        for frame, detections in progress(stream, total=source.total, unit="picture", quiet=options.quiet):
-            for sink in sinks:
-                sink.write(frame, detections)
-            frames += 1
-            found.update(detections.counts())
-            cut += detections.truncated
-            if any(getattr(sink, "stopped", False) for sink in sinks):
-                break
-        seconds, device = time.perf_counter() - started, detector.device
-        errors = list(stream.errors)
+        failure: OvyoloError | None = None
+        try:
+            for frame, detections in progress(stream, total=total, unit="picture", quiet=options.quiet):
+                try:
+                    together.write(frame, detections)
+                except OvyoloError as error:  # told when the other sinks are finished: what they have is whole
+                    failure = error
+                    break
+                frames += 1
+                found.update(detections.counts())
+                cut += detections.truncated
+                if together.stopped:
+                    break
+        except OvyoloError as error:
+            if not frames or total is not None:
+                raise
+            failure = error  # of a live source what came until its end is all there is
+        taken, device = time.perf_counter() - started, detector.device
+        errors, dropped = list(stream.errors), stream.dropped
     for _, message in errors:
         print(f"warning: {message}", file=sys.stderr)
+    if failure is not None:
+        raise failure
     if not frames and errors:
         raise OvyoloError(f"none of the {len(errors)} pictures could be read")
     if not options.quiet:
         if options.device.upper() != "CPU":
             print(f"computed on {device}", file=sys.stderr)
-        report(frames, found, cut, seconds, sinks, options)
+        report(frames, found, cut, taken, sinks, options)
+        for name, count in dropped.items():
+            print(
+                f"{name}: {count} frame(s) dropped, because newer ones came before they were computed", file=sys.stderr
+            )
     if signals:
         print("interrupted: what was found until then is written", file=sys.stderr)
         return 128 + signals[0]
     return 1 if errors else 0
 
 
-def hint_for(total: int | None) -> str:
-    """A few pictures come soonest in latency mode; many, or an unknown number, soonest in throughput mode."""
+def total_of(sources: list[Any]) -> int | None:
+    """How many frames all sources have; None when one does not know."""
+    totals = [source.total for source in sources]
+    return None if None in totals else sum(totals)
+
+
+def hint_for(total: int | None, sources: list[Any]) -> str:
+    """A few pictures, and those of a single camera, come soonest in latency mode; many soonest in throughput mode."""
+    if len(sources) == 1 and getattr(sources[0], "live", False):
+        return "latency"
     return "latency" if total is not None and total < MANY else "throughput"
 
 

@@ -8,7 +8,9 @@ OpenCV is loaded when the first call needs it.
 from __future__ import annotations
 
 from ovyolo.io.draw import annotate
+from ovyolo.io.frame import Frame
 from ovyolo.io.images import as_bgr, read_image
-from ovyolo.io.sources import Frame, Source, open_source
+from ovyolo.io.live import LiveSource
+from ovyolo.io.sources import Source, open_source
 
-__all__ = ["Frame", "Source", "annotate", "as_bgr", "open_source", "read_image"]
+__all__ = ["Frame", "LiveSource", "Source", "annotate", "as_bgr", "open_source", "read_image"]

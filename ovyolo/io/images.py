@@ -85,7 +85,7 @@ def read_image(path: str | os.PathLike[str]) -> Image:
     path = Path(path)
     data = _read_bytes(path)
     if data.startswith(JPEG_START):
-        if _jpeg_is_cut(data):
+        if jpeg_is_cut(data):
             raise ImageError(f"{path} is a JPEG that is cut off (its end marker is missing): {REMEDY}")
     elif data.startswith(PNG_START):
         data = _checked_png(data, path)
@@ -171,7 +171,7 @@ def _read_bytes(path: Path) -> bytes:
     return data
 
 
-def _jpeg_is_cut(data: bytes) -> bool:
+def jpeg_is_cut(data: bytes) -> bool:
     """Whether a JPEG ends before its end marker (ITU-T T.81, annex B): OpenCV 4 fills what is missing with grey.
 
     Segments are stepped over by their length, so that the end marker of a thumbnail inside one does not count.

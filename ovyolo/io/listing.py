@@ -7,11 +7,12 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
 from ovyolo.errors import DimensionError, ImageError
+from ovyolo.io.address import Address, address_of
 from ovyolo.io.images import Image, as_bgr
 
 __all__ = ["PICTURE_SUFFIXES", "VIDEO_SUFFIXES", "Listing", "is_video"]
@@ -26,11 +27,15 @@ TAKEN = f"pictures end in {' '.join(PICTURE_SUFFIXES)}, videos in {' '.join(VIDE
 
 
 class Listing:
-    """Files and arrays in order (``items``), and with ``skip`` what was named but is not there (``errors``)."""
+    """Files and arrays in order (``items``), and with ``skip`` what was named but is not there (``errors``).
 
-    def __init__(self, skip: bool) -> None:
+    With ``live`` items may be live sources, too; else they are refused.
+    """
+
+    def __init__(self, skip: bool, live: bool = False) -> None:
         self.skip = skip
-        self.items: list[Path | Image] = []
+        self.live = live
+        self.items: list[Path | Image | Address] = []
         self.arrays = 0
         self.errors: list[tuple[str, str]] = []
 
@@ -46,7 +51,7 @@ class Listing:
         elif isinstance(source, (str, os.PathLike)):
             self._add_path(os.fspath(source))
         elif isinstance(source, (int, np.integer)) and not isinstance(source, bool):
-            _refuse_live(f"camera {source}")
+            self._add_live(Address(int(source), "camera"))
         elif isinstance(source, Sequence) and not isinstance(source, (bytes, bytearray, memoryview)):
             for part in source:
                 if isinstance(part, Sequence) and not isinstance(part, str):
@@ -75,10 +80,9 @@ class Listing:
             raise ImageError(f"the path {text!r} is not text: decode it with os.fsdecode")
         if not text or "\0" in text:
             raise ImageError(f"the source {text!r} is no path: give a picture, a video, a folder or a pattern")
-        if re.fullmatch(r"[0-9]+", text):
-            _refuse_live(f"camera {text}", f" (a file or folder of that name is ./{text})")
-        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):
-            _refuse_live(text)
+        if (address := address_of(text)) is not None:
+            self._add_live(address)
+            return
         if listed_in is not None:
             beside = os.path.join(listed_in.parent, text)
             text = beside if _is_there(beside) or not _is_there(text) else text
@@ -94,6 +98,17 @@ class Listing:
                 raise ImageError(f"{text} does not exist: check the path")
         except OSError as error:
             raise ImageError(f"{text:.500} cannot be read ({error.strerror}): check its permissions") from error
+
+    def _add_live(self, address: Address) -> None:
+        if not self.live:
+            raise ImageError(
+                f"{address.name} is a live source, which is not taken here: record a video and give its path"
+            )
+        if isinstance(address.value, int) and address.value < 0:
+            raise ImageError(f"camera {address.value} is no camera: they are numbered from 0")
+        if address in self.items:
+            raise ImageError(f"{address.name} is named twice: name each live source once")
+        self.items.append(address)
 
     def _add_folder(self, folder: Path) -> None:
         names = [p for p in folder.iterdir() if _is_known(p) and not p.name.startswith(".") and p.is_file()]
@@ -133,10 +148,6 @@ class Listing:
             raise ImageError(f"{path} lists nothing: write one path a line")
         for line in lines:
             self._or_skip(line, inside=path)
-
-
-def _refuse_live(what: str, more: str = "") -> NoReturn:
-    raise ImageError(f"{what}: live sources are not supported yet, record a video file and give its path{more}")
 
 
 def _expand(pattern: str) -> list[Path]:

@@ -18,7 +18,7 @@ from ovyolo.errors import OvyoloError
 
 if TYPE_CHECKING:
     from ovyolo.detections import Detections
-    from ovyolo.io.sources import Frame
+    from ovyolo.io.frame import Frame
 
 __all__ = ["BaseSink", "Lines", "Names", "make_folder", "reason_of", "replacing", "stem_of", "temporary", "writing"]
 

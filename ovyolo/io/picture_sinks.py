@@ -12,9 +12,9 @@ from typing import Any
 from ovyolo.detections import Detections
 from ovyolo.errors import DeviceError, ImageError, OvyoloError
 from ovyolo.io.draw import annotate
+from ovyolo.io.frame import Frame
 from ovyolo.io.images import Image, quiet_opencv
 from ovyolo.io.output import BaseSink, Names, make_folder, replacing, stem_of, temporary, writing
-from ovyolo.io.sources import Frame
 from ovyolo.io.video import open_video
 
 __all__ = ["PictureSink", "ShowSink"]

@@ -7,18 +7,30 @@ import io
 import json
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from ovyolo.detections import Detections
 from ovyolo.errors import DimensionError, OvyoloError
-from ovyolo.io.output import BaseSink, Lines, Names, make_folder, replacing, stem_of, temporary, writing
+from ovyolo.io.coco_sink import CocoSink
+from ovyolo.io.document import Document
+from ovyolo.io.frame import Frame
+from ovyolo.io.output import BaseSink, Lines, Names, make_folder, replacing, stem_of
 from ovyolo.io.picture_sinks import PictureSink, ShowSink
-from ovyolo.io.sources import Frame
 
-__all__ = ["CsvSink", "JsonLinesSink", "JsonSink", "MultiSink", "PictureSink", "ShowSink", "Sink", "TxtSink"]
+__all__ = [
+    "CallbackSink",
+    "CocoSink",
+    "CsvSink",
+    "JsonLinesSink",
+    "JsonSink",
+    "MultiSink",
+    "PictureSink",
+    "ShowSink",
+    "Sink",
+    "TxtSink",
+]
 
 
 class Sink(Protocol):
@@ -35,8 +47,9 @@ class JsonSink(BaseSink):
     """One JSON document: a list with an object a frame.
 
     An object holds ``source``, ``index``, ``timestamp`` (seconds), ``width`` and ``height`` of the picture in pixels,
-    ``truncated``, and ``boxes`` as :meth:`~ovyolo.Detections.to_dicts` makes them. The file appears whole when the
-    sink is closed; after an exception in a ``with`` block nothing is left behind.
+    ``truncated``, and ``boxes`` as :meth:`~ovyolo.Detections.to_dicts` makes them; the first one after the loss of a
+    live source also ``gap``, the seconds missing. The file appears whole when the sink is closed; after an exception
+    in a ``with`` block nothing is left behind.
 
     Args:
         path: the file, or ``-`` for standard output. Folders above it are made.
@@ -56,60 +69,19 @@ class JsonSink(BaseSink):
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._document = Document(path)
         self._count = 0
-        self._target: Path | None = None
-        self._part: Path | None = None
-        self._lines: Lines | None = None
-        text = os.fspath(path)
-        with writing(path):
-            target = Path(os.path.realpath(text))
-            if target.is_dir():
-                raise OvyoloError(f"{path} is a folder: name a file in it")
-            if text == "-" or (target.exists() and not target.is_file()):  # never rename over a device or a pipe
-                self._out: Any = io.BytesIO()
-                self._lines = Lines(path)
-                self.path = self._lines.path
-                return
-            target.parent.mkdir(parents=True, exist_ok=True)
-            self.path, self._target, self._part = Path(path), target, temporary(target.parent)
-            self._out = self._part.open("xb")
+        self.path = self._document.path
 
     def write(self, frame: Frame, detections: Detections) -> None:
-        if self._out.closed:
-            raise OvyoloError("the JSON document is closed: no more can be written to it")
-        data = (b",\n" if self._count else b"[\n") + _json(frame, detections)
-        self._guarded(lambda: self._out.write(data))
+        self._document.write((b",\n" if self._count else b"[\n") + _json(frame, detections))
         self._count += 1
 
     def close(self) -> None:
-        if self._out.closed:
-            return
-        self._guarded(self._finish)
+        self._document.close(b"\n]\n" if self._count else b"[]\n")
 
     def abort(self) -> None:
-        with suppress(OSError):  # what could not be written is thrown away just below
-            self._out.close()
-        if self._part is not None:
-            with writing(self._part):
-                self._part.unlink(missing_ok=True)
-
-    def _finish(self) -> None:
-        self._out.write(b"\n]\n" if self._count else b"[]\n")
-        if self._lines is not None:
-            self._lines.write(self._out.getvalue())
-            self._lines.close()
-        self._out.close()
-        if self._part is not None and self._target is not None:
-            os.replace(self._part, self._target)
-
-    def _guarded(self, action: Callable[[], Any]) -> None:
-        """Run a step of writing; when it fails, nothing half-written remains."""
-        try:
-            with writing(self._target or "standard output"):
-                action()
-        except OvyoloError:
-            self.abort()
-            raise
+        self._document.abort()
 
 
 class JsonLinesSink(BaseSink):
@@ -211,6 +183,29 @@ class TxtSink(BaseSink):
         return f"{stem}_{frame.index:06d}"
 
 
+class CallbackSink(BaseSink):
+    """Calls a function with each frame and its detections. ``stopped`` turns True when it returns False.
+
+    Args:
+        function: takes a Frame and Detections. What it raises goes to the caller, who closes all sinks.
+
+    Example:
+        >>> import numpy as np
+        >>> from ovyolo import Detections
+        >>> from ovyolo.io import Frame
+        >>> sink = CallbackSink(lambda frame, found: print(frame.source, len(found)))
+        >>> sink.write(Frame(np.zeros((4, 6, 3), np.uint8), "a.png"), Detections.empty())
+        a.png 0
+    """
+
+    def __init__(self, function: Callable[[Frame, Detections], Any]) -> None:
+        self._function = function
+
+    def write(self, frame: Frame, detections: Detections) -> None:
+        if self._function(frame, detections) is False:
+            self.stopped = True
+
+
 class MultiSink(BaseSink):
     """Several sinks as one. Each is served and each is closed, even where another fails.
 
@@ -255,10 +250,12 @@ class MultiSink(BaseSink):
 
 def _json(frame: Frame, detections: Detections) -> bytes:
     height, width = frame.image.shape[:2]
+    gap = {"gap": round(frame.gap, 3)} if frame.gap else {}
     found = {
         "source": frame.source,
         "index": frame.index,
         "timestamp": round(frame.timestamp, 6),
+        **gap,
         "width": width,
         "height": height,
         "truncated": detections.truncated,

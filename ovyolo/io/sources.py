@@ -1,9 +1,8 @@
-"""Where frames come from: pictures, folders, globs, lists, videos and arrays, one after the other."""
+"""Where frames come from: pictures, folders, globs, lists, videos and arrays, one after the other; or a live source."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -11,38 +10,22 @@ from typing import Any, Protocol
 import numpy as np
 
 from ovyolo.errors import DimensionError, ImageError
-from ovyolo.io.images import Image, read_image
+from ovyolo.io.address import Address
+from ovyolo.io.frame import Frame
+from ovyolo.io.images import read_image
 from ovyolo.io.listing import PICTURE_SUFFIXES, VIDEO_SUFFIXES, Listing, is_video
+from ovyolo.io.live import LiveSource
 from ovyolo.io.video import open_video
 
-__all__ = ["PICTURE_SUFFIXES", "VIDEO_SUFFIXES", "Frame", "Source", "open_source"]
-
-
-@dataclass(frozen=True, eq=False)
-class Frame:
-    """One picture on its way through the network.
-
-    Args:
-        image: u8 BGR ``(h, w, 3)``.
-        source: what it came from: the path of the picture or video as text, or ``image0``, ``image1``, … for arrays.
-        index: its number within its source, from 0; always 0 for stills.
-        path: the file, or None for arrays.
-        timestamp: seconds since the start of the video; 0 for stills.
-        video: whether it is part of a video.
-        fps: frames a second of the video, as its file says; 0 for stills.
-    """
-
-    image: Image
-    source: str
-    index: int = 0
-    path: Path | None = None
-    timestamp: float = 0.0
-    video: bool = False
-    fps: float = 0.0
+__all__ = ["PICTURE_SUFFIXES", "VIDEO_SUFFIXES", "Frame", "Source", "open_source", "open_sources"]
 
 
 class Source(Protocol):
-    """Frames in order, and what is known of them beforehand. A context manager; :meth:`close` frees what it holds."""
+    """Frames in order, and what is known of them beforehand. A context manager; :meth:`close` frees what it holds.
+
+    A source with an attribute ``live`` that is true is never waited with: its :meth:`close` may be called while another
+    thread iterates, and a stream hands out its newest frame unless told otherwise.
+    """
 
     @property
     def total(self) -> int | None:
@@ -80,15 +63,15 @@ def open_source(source: Any, *, on_error: str = "raise") -> Source:
             lists any of these, one a line (paths relative to that file or else to the working folder; empty lines and
             lines that start with ``#`` are skipped); a u8 BGR array ``(h, w, 3)``, or what
             :func:`~ovyolo.io.images.as_bgr` converts; or a list of any of these. Hidden files in folders are
-            passed over.
+            passed over. Or a live source, alone: what :class:`~ovyolo.io.live.LiveSource` takes.
         on_error: ``"raise"``, or ``"skip"``: pictures and videos that cannot be read are passed over and
             recorded in ``errors`` of the result. Either way a video that ends well before its announced end
             is recorded there.
 
     Raises:
         ImageError: when there is nothing to read: no such file, an empty folder, a pattern that matches nothing, a
-            suffix that is not known, a camera or URL (not supported yet). While iterating, when a picture or
-            video cannot be read and ``on_error`` is ``"raise"``.
+            suffix that is not known, a live source among others. While iterating, when a picture or video cannot
+            be read or a live source not be connected, and ``on_error`` is ``"raise"``.
         DimensionError: when an array is no picture, or ``on_error`` is another word.
 
     Example:
@@ -97,13 +80,39 @@ def open_source(source: Any, *, on_error: str = "raise") -> Source:
         ...     [(frame.source, frame.image.shape) for frame in frames]
         [('image0', (4, 6, 3)), ('image1', (8, 8, 3))]
     """
+    opened = open_sources(source, on_error=on_error)
+    if len(opened) == 1:
+        return opened[0]
+    raise ImageError(
+        "a live source does not end, so what is listed with it would not be read: Detector.stream and `ovyolo detect` "
+        "read such lists side by side"
+    )
+
+
+def open_sources(source: Any, *, on_error: str = "raise", **limits: Any) -> list[Source]:
+    """What runs side by side: each live source that ``source`` names, and everything else together as one.
+
+    Args:
+        source: what :func:`open_source` takes, live sources in lists included.
+        on_error: as there. Where several run side by side, a live source is tried for ever (``persist``).
+        limits: ``open_timeout``, ``read_timeout`` and ``give_up`` of :class:`~ovyolo.io.live.LiveSource`.
+
+    Raises:
+        ImageError: as there.
+        DimensionError: as there, or a limit is out of range.
+    """
     if on_error not in ("raise", "skip"):
         raise DimensionError(f"on_error is {on_error!r}, but 'raise' or 'skip' is taken")
-    found = Listing(skip=on_error == "skip")
+    found = Listing(skip=on_error == "skip", live=True)
     found.add(source)
     if not found.items and not found.errors:
-        raise ImageError("the list of sources is empty: give a picture, a video, a folder or an array")
-    return _Listed(found)
+        raise ImageError("the list of sources is empty: give a picture, a video, a folder, an array or a live source")
+    live = [item for item in found.items if isinstance(item, Address)]
+    found.items = [item for item in found.items if not isinstance(item, Address)]
+    files: list[Source] = [_Listed(found)] if found.items or found.errors or not live else []
+    persist = found.skip or len(files) + len(live) > 1
+    opened: list[Source] = [LiveSource(address, persist=persist, **limits) for address in live]
+    return files + opened
 
 
 class _Listed:
@@ -140,7 +149,7 @@ class _Listed:
     def _frames(self) -> Iterator[Frame]:
         arrays = 0
         for item in self._found.items:
-            if self._closed:
+            if self._closed or isinstance(item, Address):  # open_sources has taken those out
                 return
             if isinstance(item, np.ndarray):
                 yield Frame(item, f"image{arrays}")
