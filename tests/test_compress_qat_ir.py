@@ -24,6 +24,7 @@ from ovyolo.compress.qat.quantizers import quantizers_of  # noqa: E402
 from ovyolo.compress.qat.sparsify import effective_weights, sparsify  # noqa: E402
 from ovyolo.compress.qat.to_ir import trained_ir  # noqa: E402
 from ovyolo.errors import DimensionError  # noqa: E402
+from ovyolo.export.graph import build_model  # noqa: E402
 from ovyolo.export.opsets import opset_of  # noqa: E402
 from ovyolo.export.portable import save_ir  # noqa: E402
 from ovyolo.runtime import read_model  # noqa: E402
@@ -170,6 +171,9 @@ def test_other_forms_of_the_network(tmp_path: Path) -> None:
         model, card = read_model(path, ov.Core())
         assert card.imgsz == (64, 96) and card.notes == () and "Gather" not in kinds(model)
         assert apart(heads(made, wide), run_pictures(model, card, wide, quantized=False)) < FLIPS
+        plain, _ = build_model(network.checkpoint(tmp_path / "x.pt"), (64, 96))
+        names = {name.removesuffix(".conv") for name in stored_weights(plain)}  # a Focus layer's inner convolution
+        assert {name.removesuffix(".conv") for name in stored_weights(model)} == names
         found = check_ir(made, model, card, wide)
         assert found["layers"] == 18 and found["in_8_bits"] == (15 if ignored else 18)
 
@@ -181,6 +185,13 @@ def test_without_quantizers_it_is_floating_point(network: Any) -> None:
     assert apart(heads(masked, PICTURES), run_pictures(model, card, PICTURES)) < 1e-5
     found = check_ir(masked, model, card, PICTURES[:1])
     assert found["zeros"] == pytest.approx(0.5, abs=0.01) and found["in_8_bits"] == 0 and not found["lost_zeros"]
+
+
+def test_zeros_of_a_network_with_batch_norms() -> None:
+    masked = insert_quantizers(sparsify(tiny_network(), 0.5), picture_tensors(PICTURES[:2]))
+    model, card = trained_ir(masked, 64)
+    found = check_ir(masked, model, card, PICTURES[:1])
+    assert found["zeros"] == pytest.approx(0.5, abs=0.01) and found["lost_zeros"] == []
 
 
 def test_the_network_stays_as_it_is(sparse: Any) -> None:

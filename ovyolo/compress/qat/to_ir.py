@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 
 __all__ = ["trained_ir"]
 
+CONVOLUTIONS = ("Convolution", "GroupConvolution", "ConvolutionBackpropData")
 # how the converter names what a module computes
-_MADE_BY = re.compile(r"__module\.(model\.\d+(?:\.\w+)*?)(?:\.conv)?/aten::_?conv")
+_MADE_BY = re.compile(r"__module\.(model\.\d+(?:\.\w+)*?)(?:\.conv|\.bn)?/aten::(?:_?conv|batch_norm)")
 
 
 def trained_ir(network: Network, imgsz: int | Sequence[int] = 640) -> tuple[openvino.Model, Card]:
@@ -97,9 +98,14 @@ def _with_heads(model: openvino.Model, parameter: openvino.Node, plain: openvino
         fitting[0].get_tensor().set_names({name})
         results.append(opset1.result(fitting[0], name=f"{name}/result"))
     for node in model.get_ordered_ops():
-        made_by = _MADE_BY.match(node.get_friendly_name())
-        if made_by and node.get_type_name() in ("Convolution", "GroupConvolution", "ConvolutionBackpropData"):
-            node.set_friendly_name(made_by.group(1))
+        if node.get_type_name() in CONVOLUTIONS:
+            # a convolution that took in a batch norm has lost its name to a number; the addition behind it has not
+            readers = [reader.get_node() for reader in node.output(0).get_target_inputs()]
+            for one in (node, *(readers if len(readers) == 1 else ())):
+                made_by = _MADE_BY.match(one.get_friendly_name())
+                if made_by:
+                    node.set_friendly_name(made_by.group(1))
+                    break
     made = ov.Model(results, [parameter], "ovyolo").clone()
     made.validate_nodes_and_infer_types()
     return made
