@@ -161,8 +161,8 @@ def matched(
         metric: ``"iou"``, or ``"ios"``: intersection over the smaller of the two areas.
         within: float64 ``(n, 4)``: for each box the tile that it was seen in; others are cut by it first. A fragment
             of an object, cut at its tile's border, so matches the whole object.
-        slack: float64 ``(m,)``: how uncertain the sides of each of ``others`` are, in pixels: where it overlaps a box,
-            they are taken to lie as near to that box's as this allows, and half of that box's side.
+        slack: float64 ``(m,)``: how uncertain the sides of each of ``others`` are, in pixels: where its IoU with a box
+            is above half the threshold, they are taken to lie as near to that box's as this allows, and half its side.
         scores, other_scores: float32 ``(n,)`` and ``(m,)``; of others only those with at least a box's score match it.
 
     Returns:
@@ -250,7 +250,7 @@ def matched(
                         memcpy(seen, other, 4 * sizeof(double))
                         if cut:
                             cut_by(seen, &tile_view[i, 0], seen)
-                        if overlap_of(box, seen, False) <= 0.0:
+                        if overlap_of(box, seen, False) <= 0.5 * limit:
                             continue
                         bend(other, box, slack_view[grid.found[k]])
                     if cut:

@@ -121,7 +121,9 @@ def matched(
             if not (np.isfinite(box).all() and np.isfinite(other).all() and (other[2:] > other[:2]).all()):
                 continue
             seen = other if within is None else cut_by(other, within[i])
-            if slack is not None and overlaps(box, seen[None])[0] > 0:
+            if slack is not None:
+                if overlaps(box, seen[None])[0] <= threshold / 2:
+                    continue
                 reach = np.minimum(slack[j], np.tile(box[2:] - box[:2], 2) / 2)
                 bent = np.clip(box, other - reach, other + reach)
                 seen = bent if within is None else cut_by(bent, within[i])
