@@ -38,8 +38,8 @@ from ovyolo.compress.channels import (
     recalibrate,
 )  # fmt: skip
 from ovyolo.compress.channels.speedup import timer
-from ovyolo.compress.judge import Judge, compile_session
 from ovyolo.dataset import DataSet, load_dataset
+from ovyolo.evaluate.judge import Judge, compile_session
 from ovyolo.export.graph import build_model
 from ovyolo.letterbox import letterbox
 from ovyolo.train.loss import DetectionLoss

@@ -36,12 +36,12 @@ from ovyolo.compress.finish import mild_precisions
 from ovyolo.compress.folded import load_folded
 from ovyolo.compress.head_error import head_error
 from ovyolo.compress.journal import Journal, dataset_hash
-from ovyolo.compress.judge import Judge, compile_session, run_pictures
 from ovyolo.compress.latency import machine, measure_latency
 from ovyolo.compress.refine import Quantizer
 from ovyolo.compress.stages import Stages
 from ovyolo.dataset import load_dataset
 from ovyolo.errors import OvyoloError
+from ovyolo.evaluate.judge import Judge, compile_session, run_pictures
 from ovyolo.export.half import halve_weights
 from ovyolo.export.portable import save_ir
 from ovyolo.io.images import read_image

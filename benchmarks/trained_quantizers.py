@@ -24,7 +24,6 @@ from torch import Tensor
 
 from ovyolo.compress.calibration import choose_calibration
 from ovyolo.compress.folded import load_folded
-from ovyolo.compress.judge import Judge, compile_session
 from ovyolo.compress.latency import measure_latency
 from ovyolo.compress.qat.check import check_ir
 from ovyolo.compress.qat.insert import insert_quantizers, picture_tensors
@@ -35,6 +34,7 @@ from ovyolo.compress.refine import Quantizer
 from ovyolo.compress.scheme import Scheme
 from ovyolo.compress.stages import Stages
 from ovyolo.dataset import load_dataset
+from ovyolo.evaluate.judge import Judge, compile_session
 from ovyolo.export.portable import save_ir
 from ovyolo.runtime import read_model
 from ovyolo.train.distill import head_loss

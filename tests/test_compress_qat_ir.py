@@ -17,13 +17,13 @@ from reference.tiny_network import tiny_network, tiny_pictures  # noqa: E402
 
 from ovyolo import Detector  # noqa: E402
 from ovyolo.compress.executed import executed_precisions, summarize_executed  # noqa: E402
-from ovyolo.compress.judge import run_pictures  # noqa: E402
 from ovyolo.compress.qat.check import check_ir, stored_weights  # noqa: E402
 from ovyolo.compress.qat.insert import insert_quantizers, picture_tensors  # noqa: E402
 from ovyolo.compress.qat.quantizers import quantizers_of  # noqa: E402
 from ovyolo.compress.qat.sparsify import effective_weights, sparsify  # noqa: E402
 from ovyolo.compress.qat.to_ir import trained_ir  # noqa: E402
 from ovyolo.errors import DimensionError  # noqa: E402
+from ovyolo.evaluate.judge import run_pictures  # noqa: E402
 from ovyolo.export.graph import build_model  # noqa: E402
 from ovyolo.export.opsets import opset_of  # noqa: E402
 from ovyolo.export.portable import save_ir  # noqa: E402

@@ -14,6 +14,7 @@ pytest.importorskip("nncf")
 from ovyolo.compress.layers import Layer
 from ovyolo.compress.moments import Moments
 from ovyolo.compress.rounding import round_compensated, round_nearest
+from ovyolo.errors import ExportError
 
 
 def layer(weights: Any, kind: str = "Convolution") -> Layer:
@@ -92,3 +93,20 @@ def test_inputs_that_never_vary_do_not_break_rounding() -> None:
     for covariance in (np.zeros((27, 27)), np.diag([1.0] + [0.0] * 26)):
         steps, scale, left = round_compensated(one, Moments(np.full(27, 2.0), covariance), True)
         assert np.isfinite(scale).all() and np.isfinite(left).all() and np.abs(steps).max() > 60
+
+
+def test_statistics_that_lost_their_digits_do_not_break_rounding() -> None:
+    """Where means are large beside variances, what is left of a covariance may have negative eigenvalues."""
+    rng = np.random.default_rng(4)
+    one = layer(rng.normal(0, 1, (4, 3, 3, 3)))
+    basis = rng.normal(0, 1, (3, 27))
+    for lost in (0.02, 0.1, 0.5):
+        covariance = basis.T @ basis - lost * np.trace(basis.T @ basis) / 27 * np.eye(27)
+        steps, scale, left = round_compensated(one, Moments(np.zeros(27), covariance), True)
+        assert np.isfinite(scale).all() and np.isfinite(left).all() and np.abs(steps).max() > 60
+
+
+def test_statistics_that_are_no_numbers_are_refused() -> None:
+    one = layer(np.ones((4, 3, 3, 3)))
+    with pytest.raises(ExportError, match="no number"):
+        round_compensated(one, Moments(np.zeros(27), np.full((27, 27), np.nan)), True)

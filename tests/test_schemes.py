@@ -19,13 +19,13 @@ from ovyolo.compress import Scheme, quantize
 from ovyolo.compress.folded import fold_scales, load_folded
 from ovyolo.compress.head_error import head_error
 from ovyolo.compress.instruction_sets import overflowing_layers
-from ovyolo.compress.judge import run_pictures
 from ovyolo.compress.layers import float_layers, layers_of, quantized_names, restore
 from ovyolo.compress.moments import measure_moments
 from ovyolo.compress.refine import Quantizer
 from ovyolo.compress.stages import Stages
 from ovyolo.compress.weight_formats import NF4, best_levels
 from ovyolo.errors import DimensionError, ModelError
+from ovyolo.evaluate.judge import run_pictures
 from ovyolo.export.portable import save_ir
 from ovyolo.runtime import read_model
 

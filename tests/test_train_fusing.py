@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed: the trainin
 from reference.tiny_network import tiny_network, tiny_pictures  # noqa: E402
 from torch import nn  # noqa: E402
 
-from ovyolo.compress.judge import run_pictures  # noqa: E402
+from ovyolo.evaluate.judge import run_pictures  # noqa: E402
 from ovyolo.export.graph import build_model  # noqa: E402
 from ovyolo.train.fusing import fuse_batch_norms  # noqa: E402
 from ovyolo.train.network import load_network, save_network  # noqa: E402

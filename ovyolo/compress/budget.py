@@ -25,7 +25,7 @@ class Trial:
 
     Args:
         what: in words.
-        figures: from :func:`~ovyolo.compress.judge.figures_of`.
+        figures: from :func:`~ovyolo.evaluate.judge.figures_of`.
         drop: of AP against the original, in points; less than 0 where it rose.
         fits: whether it is within the budget.
         float_layers: the layers that were put back to floating point.

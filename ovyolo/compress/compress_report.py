@@ -126,8 +126,8 @@ trained on {{ report.training_pictures }}. Latency in turn on {{ report.machine.
 <tr><th>step</th>{% for _, label in sizes %}<th>{{ label }}</th>{% endfor %}<th>ms</th><th>faster</th><th>MACs</th><th>params</th><th>zeros</th><th>MB</th><th>zipped</th></tr>
 {% for step in report.steps %}<tr><td>{{ step.name }}</td>{% for key, _ in sizes %}<td>{{ step[key]|points }}</td>{% endfor %}<td>{{ step.ms|points }}</td><td>{{ step.speedup|points }}</td><td>{{ (step.macs / first.macs)|points }}</td><td>{{ (step.params / first.params)|points }}</td><td>{{ step.zeros|points }}</td><td>{{ (step.bytes / 1e6)|points }}</td><td>{{ (step.zipped / 1e6)|points }}</td></tr>
 {% endfor %}</table></div>
-<h2>AP by class, in points</h2><div class="card"><table><tr><th>class</th><th>original</th><th>{{ report.reference }}</th><th>result</th></tr>
-{% for name, a, b, c in classes %}<tr><td>{{ name }}</td><td>{{ a|points }}</td><td>{{ b|points }}</td><td>{{ c|points }}</td></tr>
+<h2>AP by class, in points</h2><div class="card"><table><tr><th>class</th><th>original</th>{% if report.reference != first.name %}<th>{{ report.reference }}</th>{% endif %}<th>result</th></tr>
+{% for name, a, b, c in classes %}<tr><td>{{ name }}</td><td>{{ a|points }}</td>{% if report.reference != first.name %}<td>{{ b|points }}</td>{% endif %}<td>{{ c|points }}</td></tr>
 {% endfor %}</table></div>
 <h2>Layers, before and after</h2><div class="card"><table><tr><th>layer</th><th>channels</th><th>now</th><th>million MACs</th><th>now</th></tr>
 {% for name, before, after, macs, left in report.layers %}<tr><td>{{ name }}</td><td>{{ before }}</td><td>{{ after }}</td><td>{{ (macs / 1e6)|points }}</td><td>{{ (left / 1e6)|points }}</td></tr>

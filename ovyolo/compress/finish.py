@@ -73,8 +73,8 @@ def finish(run: Run, budget: Budget, found: Found, search: Search, html: bool) -
 
 def _latency(run: Run, kind: str, model: openvino.Model) -> dict[str, Any]:
     """FP32, the quantized ``kind`` and, where this CPU has it, BF16, in turn."""
-    from ovyolo.compress.judge import compile_session
     from ovyolo.compress.latency import measure_latency
+    from ovyolo.evaluate.judge import compile_session
 
     with ExitStack() as stack, run.stages.stage("measuring latency", 40, "round") as tell:
         sessions = {"FP32": compile_session(run.model, run.card), kind: compile_session(model, run.card)}

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ovyolo.compress.layers import Layer
 from ovyolo.compress.moments import Moments
+from ovyolo.errors import ExportError
 
 __all__ = ["LARGEST", "PAIR_LIMIT", "channel_scale", "round_16", "round_compensated", "round_nearest"]
 
@@ -27,6 +28,7 @@ LARGEST = 127
 LARGEST_16 = 32767
 PAIR_LIMIT = 128  # 255 * 128 = 32640 < 32767
 DAMPING = 0.005
+EXTRA_DAMPING = (0.0, 0.1, 1.0, 10.0)  # tried one after the other, on top of it
 BLOCK = 64
 
 
@@ -139,6 +141,10 @@ def round_compensated(layer: Layer, moments: Moments, pairs: bool) -> tuple[Arra
 
 def _factor(covariance: Array) -> tuple[Array, Array]:
     """The order of the columns, and the upper Cholesky factor of the inverse covariance in that order."""
+    if not np.isfinite(covariance).all():
+        raise ExportError(
+            "a layer's input is no number for the calibration pictures: the model or its training is broken"
+        )
     matrix = covariance.copy()
     variance = np.diag(matrix).copy()
     typical = float(variance[variance > 0].mean()) if (variance > 0).any() else 1.0
@@ -148,8 +154,18 @@ def _factor(covariance: Array) -> tuple[Array, Array]:
     matrix[:, dead] = 0
     matrix[np.diag_indices_from(matrix)] = np.where(dead, typical, variance) + DAMPING * typical
     order = np.argsort(-np.diag(matrix), kind="stable")
-    inverse = np.linalg.inv(matrix[np.ix_(order, order)])
-    return order, np.linalg.cholesky((inverse + inverse.T) / 2).T
+    matrix = matrix[np.ix_(order, order)]
+    diagonal = np.diag_indices_from(matrix)
+    for extra in EXTRA_DAMPING:
+        # where means are large beside variances, digits are lost and the covariance is no longer positive: more damping
+        # then, towards rounding each weight by itself
+        matrix[diagonal] += extra * typical
+        inverse = np.linalg.inv(matrix)
+        try:
+            return order, np.linalg.cholesky((inverse + inverse.T) / 2).T
+        except np.linalg.LinAlgError:
+            continue
+    return order, np.diag(1 / np.sqrt(np.diag(matrix)))
 
 
 def _partners(channels: int, places: int) -> Array:

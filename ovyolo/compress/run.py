@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ovyolo.card import Card
     from ovyolo.compress.calibration import Calibration
     from ovyolo.compress.journal import Journal
-    from ovyolo.compress.judge import Judge
+    from ovyolo.evaluate.judge import Judge
 
 __all__ = ["QuantizeResult", "Run", "prepare"]
 
@@ -83,12 +83,12 @@ def prepare(
     from ovyolo.compress.calibration import choose_calibration, file_hash
     from ovyolo.compress.folded import load_folded
     from ovyolo.compress.journal import Journal, dataset_hash
-    from ovyolo.compress.judge import Judge
     from ovyolo.compress.latency import machine
     from ovyolo.compress.nncf_bridge import load_nncf
     from ovyolo.dataset import load_dataset
     from ovyolo.dataset.types import count_of, lines_of
     from ovyolo.errors import DataError
+    from ovyolo.evaluate.judge import Judge
     from ovyolo.export.api import as_imgsz
     from ovyolo.version import __version__
 

@@ -15,12 +15,12 @@ from ovyolo.card import Card
 from ovyolo.compress.budget import Budget, Trial, search_prefix
 from ovyolo.compress.head_error import HeadError
 from ovyolo.compress.journal import Journal
-from ovyolo.compress.judge import Judge, run_pictures
 from ovyolo.compress.layers import quantized_names, restore
 from ovyolo.compress.refine import Quantizer
 from ovyolo.compress.scheme import Scheme
 from ovyolo.compress.sensitivity import Harm, busiest, rank_layers, sureness
 from ovyolo.compress.stages import Stages
+from ovyolo.evaluate.judge import Judge, run_pictures
 
 if TYPE_CHECKING:
     import openvino

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from ovyolo.card import Card
 from ovyolo.compress.head_error import HeadError, head_error
-from ovyolo.compress.judge import run_pictures
 from ovyolo.compress.layers import Layer, restore
+from ovyolo.evaluate.judge import run_pictures
 
 if TYPE_CHECKING:
     import openvino

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from ovyolo.bench.turns import Ratio, take_turns
 from ovyolo.compress.channels import Plan, Profile, Target, apply_plan, plan_pruning
 from ovyolo.compress.channels.speedup import timer
-from ovyolo.compress.judge import compile_session
 from ovyolo.errors import TargetError
+from ovyolo.evaluate.judge import compile_session
 from ovyolo.train.network import Network
 
 if TYPE_CHECKING:

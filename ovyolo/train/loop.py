@@ -192,17 +192,19 @@ class Trainer:
         title = f"{self._title} {self._epoch + 1}/{settings.epochs}"
         with closing(batches):
             bar = progress(batches, total=self._steps - self._step, unit="step", quiet=self.quiet, title=title)
-            for batch in bar:
-                try:
+            try:
+                for batch in bar:
                     self._train_step(as_input(batch.pictures, device), torch.from_numpy(batch.targets).to(device))
-                except (RuntimeError, MemoryError) as error:
-                    raise self._explained(error) from error
-                self._step += 1
-                between = self._step % settings.accumulate == 0 and self._step < self._steps
-                if between and self.team.rank == 0 and time.monotonic() - saved > SAVE_EVERY:
-                    self._check_weights()
-                    self._save_state()
-                    saved = time.monotonic()
+                    self._step += 1
+                    between = self._step % settings.accumulate == 0 and self._step < self._steps
+                    if between and self.team.rank == 0 and time.monotonic() - saved > SAVE_EVERY:
+                        self._check_weights()
+                        self._save_state()
+                        saved = time.monotonic()
+            except (RuntimeError, MemoryError) as error:
+                if (explained := self._explained(error)) is None:
+                    raise
+                raise explained from error
 
     def _train_step(self, x: Tensor, targets: Tensor) -> None:
         settings = self.settings
@@ -292,10 +294,10 @@ class Trainer:
         shown.append(f"{figures['seconds']:.0f} s, {left / 60:.0f} min left")
         print("  ".join(shown), file=sys.stderr, flush=True)
 
-    def _explained(self, error: Exception) -> Exception:
-        """What to tell the user of a failure inside a step."""
+    def _explained(self, error: Exception) -> TrainingError | None:
+        """What to tell the user of a failure inside a step; None where it is not one that users can mend."""
         text = str(error).lower()
         if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
             smaller = max(1, self.settings.batch // 2)
             return TrainingError(f"memory ran out at batch {self.settings.batch}: try --batch {smaller}")
-        return error
+        return None

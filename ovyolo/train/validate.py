@@ -8,8 +8,8 @@ from typing import Any
 from torch import nn
 
 from ovyolo.card import Card
-from ovyolo.compress.judge import Judge
 from ovyolo.dataset import DataSet
+from ovyolo.evaluate.judge import Judge
 from ovyolo.export.graph import build_model
 from ovyolo.train.network import Network
 

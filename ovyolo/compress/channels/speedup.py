@@ -16,8 +16,8 @@ from ovyolo.compress.channels.apply import apply_plan
 from ovyolo.compress.channels.plan import Plan, plan_pruning
 from ovyolo.compress.channels.profile import Profile
 from ovyolo.compress.channels.target import Target
-from ovyolo.compress.judge import compile_session
 from ovyolo.errors import TargetError
+from ovyolo.evaluate.judge import compile_session
 from ovyolo.runtime import OpenVINOSession
 from ovyolo.train.network import Network
 

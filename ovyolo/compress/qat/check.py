@@ -13,10 +13,10 @@ from ovyolo.card import Card
 from ovyolo.compress.executed import executed_precisions
 from ovyolo.compress.head_error import head_error
 from ovyolo.compress.instruction_sets import overflowing_layers
-from ovyolo.compress.judge import run_pictures
 from ovyolo.compress.layers import LAYERS
 from ovyolo.compress.qat.insert import picture_tensors
 from ovyolo.compress.qat.sparsify import effective_weights
+from ovyolo.evaluate.judge import run_pictures
 
 if TYPE_CHECKING:
     import openvino
