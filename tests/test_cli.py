@@ -110,7 +110,7 @@ def test_bad_pictures_are_skipped_only_on_request(capsys, model: Path, photos: P
         (("detect", "--model", "MODEL", "--source", "PHOTOS", "--json", "-", "--csv", "-"), ["standard output"]),
         (("export", "nowhere.pt"), ["nowhere.pt", "does not exist"]),
         (("export", "PHOTOS"), ["is a folder"]),
-        (("export", "PHOTOS/0.png"), ["0.png", ".pt, .onnx or .xml"]),
+        (("export", "PHOTOS/0.png"), ["0.png", ".pt, .onnx, .tflite or .xml"]),
         (("export", "MODEL"), ["tiny.xml"]),
         (("export", "MODEL", "-o", "x.onnx"), ["must end in .xml"]),
         (("export", "MODEL", "--imgsz", "big"), ["'big' is not an image size"]),
