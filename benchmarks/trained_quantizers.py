@@ -134,10 +134,15 @@ class Study:
                     self.converted(title, quantized, began)
                 if wanted[1]:
                     self.trained(trained, quantized, forms["fused"])
-        title = f"QAT, pairs, {self.arguments.zeros:.0%} zeros"
-        if self.wanted(title):
-            sparse = sparsify(forms["fused"], self.arguments.zeros)
-            self.trained(title, insert_quantizers(sparse, calibration), forms["fused"])
+        zeros = f"pairs, fused, {self.arguments.zeros:.0%} zeros"
+        wanted = self.wanted(f"PTQ, {zeros}"), self.wanted(f"QAT, {zeros}")
+        if any(wanted):
+            began = time.perf_counter()
+            sparse = insert_quantizers(sparsify(forms["fused"], self.arguments.zeros), calibration)
+            if wanted[0]:
+                self.converted(f"PTQ, {zeros}", sparse, began)
+            if wanted[1]:
+                self.trained(f"QAT, {zeros}", sparse, forms["fused"])
 
     def trained(self, title: str, quantized: Network, teacher: Network) -> None:
         began = time.perf_counter()

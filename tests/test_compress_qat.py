@@ -168,8 +168,8 @@ def test_frozen_batch_norms_keep_their_statistics() -> None:
 def test_it_trains(network: Any, quantized: Any) -> None:
     student = copy.deepcopy(quantized)
     before = {name: p.detach().clone() for name, p in student.named_parameters()}
-    losses = train(student, network, steps=12, lr=3e-3)
-    assert losses[-1] < 0.9 * losses[0]
+    losses = train(student, network, steps=12)
+    assert min(losses[-4:]) < 0.6 * losses[0]
     moved = [name for name, p in student.named_parameters() if p.requires_grad and not torch.equal(before[name], p)]
     assert sum(HOOKS in name for name in moved) > 18 and len(moved) > 54
 
@@ -318,7 +318,7 @@ sum(head.square().mean() for head in heads).backward()
 print([str(one.message) for one in caught if "Ovyolo" in one.category.__name__])
 """
     said = run_python(code, Path(__file__).parent, tmp_path)
-    assert "there is no C++ compiler" in said and said.count("'") == 3  # once (and NNCF's own apostrophe)
+    assert said.startswith("[") and said.count("there is no C++ compiler") == 1
 
 
 def test_nncf_may_have_been_loaded_without_torch() -> None:

@@ -221,4 +221,6 @@ def test_real_networks(shared: Path, tmp_path: Path, name: str) -> None:
     model, card = read_model(save_ir(model, card, tmp_path / "n.xml"), ov.Core())
     found = check_ir(made, model, card, pictures)
     assert found["in_8_bits"] == found["layers"] and not found["overflowing"] and card.notes == ()
-    assert found["float_error"] < 0.05 and found["executed_error"] < 0.05, found
+    # as near as PyTorch is to itself when the last digits change
+    assert 0 < found["rounding_noise"] < 0.06
+    assert max(found["float_error"], found["executed_error"]) < 2.5 * found["rounding_noise"], found

@@ -92,13 +92,16 @@ def prepare_kernels(device: torch.device) -> None:
         OvyoloError: compiling takes too long, or there is a GPU and no CUDA compiler.
     """
     with nncf_at_work("load its quantizers"):
-        from nncf.torch.quantization import extensions
-        from nncf.torch.quantization.reference import ReferenceQuantizedFunctions
+        from nncf.torch.quantization import extensions, reference
 
         on_gpu = device.type == "cuda"
         kernels = extensions.QuantizedFunctionsCUDA if on_gpu else extensions.QuantizedFunctionsCPU
         kernels.get("Quantize_forward")
-        slow = kernels._loaded_namespace is ReferenceQuantizedFunctions
+        slow = kernels._loaded_namespace is reference.ReferenceQuantizedFunctions
+        if slow:
+            # it would try to compile these, too, and complain
+            for function in (reference.torch_forward, reference.torch_backward):
+                function._compiled_func = function._func
     if slow:
         warnings.warn(
             "there is no C++ compiler for NNCF's quantizers, so training with them takes longer: install g++ (on "
