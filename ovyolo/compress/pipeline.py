@@ -164,7 +164,7 @@ class Compression:
         network = self.dense
         if recipe.prune_target():
             network = networks["pruned"] = self._step("pruned", lambda: self._prune(team), measured)
-        if recipe.recover_epochs:
+        if recipe.recover_epochs and (self._is_smaller(network) or not recipe.prune_target()):
             before = network
             network = networks["recovered"] = self._step("recovered", lambda: self._recover(before), measured)
         if recipe.sparsity:
@@ -193,6 +193,10 @@ class Compression:
         measured[name] = self.journal.keep(name, (self.judge if plain else self.judge_trained)(network))
         self.say(f"{name}: {_told(measured[name])}")
         return network
+
+    def _is_smaller(self, network: Network) -> bool:
+        """Whether channels are gone: a network that lost nothing has nothing to recover from."""
+        return sum(p.numel() for p in network.parameters()) < sum(p.numel() for p in self.dense.parameters())
 
     def _fresh(self, network: Network) -> Network:
         """A copy that may be trained."""

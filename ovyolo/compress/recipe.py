@@ -26,7 +26,7 @@ class Recipe:
         criterion: by what channels are ranked: ``"taylor"``, ``"l1"``, ``"l2"`` or ``"bn"``.
         prune_steps: rounds of pruning, with ``prune_epochs`` of training after each but the last.
         prune_epochs: see there.
-        recover_epochs: training after the channels are gone.
+        recover_epochs: training after the channels are gone; left out where none had to go.
         sparsity: the share of weights that become zero on top; they make a zipped file smaller, nothing faster.
         sparsify: ``"global"`` or ``"local"`` magnitude.
         sparsify_epochs: of training while weights become zero.
