@@ -100,4 +100,8 @@ def _remedy(kind: str, text: str) -> str | None:
     if missing:
         return NPU_DRIVER
     compiler = any(words in text for words in ("compiler loading failed", "compiler_loader", "No available backend"))
-    return f"the NPU's compiler is missing: {NPU_DRIVER}" if compiler else None
+    if compiler:
+        return f"the NPU's compiler is missing: {NPU_DRIVER}"
+    # some releases (2025.0) look for the device before they look for its compiler
+    unseen = any(words in text for words in ("No available devices", "No NPU devices"))
+    return f"the NPU is not seen: {NPU_DRIVER}" if unseen else None
