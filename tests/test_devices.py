@@ -38,7 +38,9 @@ def test_a_device_that_is_not_there(device: str, remedy: str, model: Path) -> No
 def test_an_npu_without_a_compiler(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The real plugin's own words, as on a machine whose driver lacks the compiler."""
     monkeypatch.setattr(ovyolo.runtime, "check_device", lambda core, device: device)
-    with pytest.raises(DeviceError, match=r"device NPU cannot run .*: the NPU('s compiler is missing| is not seen): install"):
+    with pytest.raises(
+        DeviceError, match=r"device NPU cannot run .*: the NPU('s compiler is missing| is not seen): install"
+    ):
         Detector(model, device="NPU")
 
 
