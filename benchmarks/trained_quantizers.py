@@ -58,7 +58,9 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="judge by at most so many pictures")
     parser.add_argument("--zeros", type=float, default=0.4, help="share of zeros in the sparse network")
     parser.add_argument("--only", nargs="*", help="only rows whose names hold one of these words")
-    parser.add_argument("--latency", action="store_true", help="measure latencies, too; wants an idle machine")
+    parser.add_argument(
+        "--latency", action="store_true", help="measure those rows' latencies, too; wants an idle machine"
+    )
     parser.add_argument("--out", type=Path, help="keep IRs and rows there; rows that are there are not made again")
     parser.add_argument("--smoke", action="store_true", help="shows that it runs; its numbers mean nothing")
     arguments = parser.parse_args()
@@ -134,7 +136,7 @@ class Study:
                     self.converted(title, quantized, began)
                 if wanted[1]:
                     self.trained(trained, quantized, forms["fused"])
-        zeros = f"pairs, fused, {self.arguments.zeros:.0%} zeros"
+        zeros = f"{self.arguments.zeros:.0%} zeros, pairs, fused"
         wanted = self.wanted(f"PTQ, {zeros}"), self.wanted(f"QAT, {zeros}")
         if any(wanted):
             began = time.perf_counter()
@@ -178,9 +180,11 @@ class Study:
         print(f"{title:36} {row['ap']:6.2f} {row['ap50']:6.2f} {mb:8.2f}  {words:32} {row['seconds']:7.1f}", flush=True)
 
     def latency(self) -> None:
-        models = {name: read_model(self.folder / row["file"], ov.Core()) for name, row in self.rows.items()}
+        words = self.arguments.only
+        names = [name for name in self.rows if name == "FP32" or not words or any(word in name for word in words)]
+        models = {name: read_model(self.folder / self.rows[name]["file"], ov.Core()) for name in names}
         sessions = {name: compile_session(model, card) for name, (model, card) in models.items()}
-        found = measure_latency(sessions, self.pictures[0], rounds=60, seconds=120)
+        found = measure_latency(sessions, self.pictures[0], rounds=150, seconds=120)
         print(
             f"{found['processor']}, {found['cores']} cores, {found['instructions']}; {found['rounds']} rounds in turn"
         )
