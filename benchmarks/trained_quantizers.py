@@ -65,15 +65,8 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="shows that it runs; its numbers mean nothing")
     arguments = parser.parse_args()
     if arguments.smoke:
-        for name, value in (
-            ("imgsz", 128),
-            ("calib", 8),
-            ("pictures", 8),
-            ("steps", 2),
-            ("limit", 8),
-            ("only", ["pairs, fused"]),
-        ):
-            setattr(arguments, name, value)
+        arguments.imgsz, arguments.steps, arguments.only = 128, 2, ["FP32", "QAT, pairs, fused"]
+        arguments.calib = arguments.pictures = arguments.limit = 8
     with tempfile.TemporaryDirectory() as folder:
         Study(arguments, arguments.out or Path(folder)).run()
 
