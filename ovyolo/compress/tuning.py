@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ovyolo.compress.qat.quantizers import keep_bytes_exact
 from ovyolo.train.data import TrainingPictures
 from ovyolo.train.distill import head_loss
 from ovyolo.train.loop import Figures, Outcome, Trainer
@@ -104,4 +105,5 @@ def trainable(network: Network) -> Network:
     """The same network, whose weights may change: flags and counters of quantizers may not."""
     for parameter in network.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
+    keep_bytes_exact(network)
     return network
