@@ -128,8 +128,9 @@ def main() -> int:
     loaded = set(told(f"TELL = {LOADED!r}\n{DETECT.lstrip()}", model, picture).split())
     peaks = {name: int(told(f"TELL = {PEAK!r}\n{code.lstrip()}", *more)) for name, (code, *more) in ways.items()}
     done = subprocess.run(
-        [sys.executable, "-c", STREAM, small, str(frames)], capture_output=True, text=True, check=True
-    )
+        [sys.executable, "-c", STREAM, small, str(frames)], capture_output=True, text=True, check=True,
+        cwd=tempfile.gettempdir(),
+    )  # fmt: skip
     early, last = map(int, done.stdout.split())
     report: dict[str, Any] = {
         "machine": describe(), "warnings": warnings, "runs": runs, "cold_start_ms": cold,
