@@ -25,6 +25,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import ovyolo
 from ovyolo.bench.machine import describe, load_warning, spin_warning
 from ovyolo.detector import model_file
 
@@ -109,7 +110,8 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     runs, frames = (1, 20) if options.smoke else (options.runs, options.frames)
-    here = str(Path(__file__).resolve().parents[1])
+    # the processes run what this one runs: installed, or the checkout through PYTHONPATH
+    here = str(Path(ovyolo.__file__).resolve().parents[1])
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
     warnings = [w for w in (load_warning(), spin_warning()) if w]
     model, picture = str(model_file(options.model, None, None).resolve()), str(options.picture.resolve())
