@@ -377,3 +377,11 @@ def test_both_descriptions_of_coco_val128_are_the_same(shared: Path) -> None:
 def test_deeppcb_splits(shared: Path) -> None:
     assert len(load_dataset(shared / "deeppcb/data.yaml", "train").checked()) == 800
     assert len(load_dataset(shared / "deeppcb", "val").checked()) == 200
+
+
+def test_wrong_labels_are_told_even_where_no_other_picture_has_any(tmp_path: Path) -> None:
+    data = yolo_set(tmp_path, {"a": "0 0.5 0.5 1.9 0.2", "b": None})
+    found = load_dataset(data, "val")
+    assert len(found.problems) == 1 and "a.txt" in str(found.problems[0])
+    with pytest.raises(DataError, match=r"a\.txt"):
+        found.checked()

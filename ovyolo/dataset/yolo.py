@@ -44,7 +44,7 @@ def load_yolo(
         paths = [paths[i] for i in np.linspace(0, len(paths) - 1, limit).round().astype(int).tolist()]
     identities = _identities(paths)
     mended = _Mended()
-    items = []
+    items, labelled = [], False
     for path, identity in zip(follow(paths), identities, strict=True):
         try:
             size = picture_size(path)
@@ -56,13 +56,14 @@ def load_yolo(
             mended.unlabelled.append(labels)
             rows = np.zeros((0, 5))
         else:
+            labelled = True  # also where they are wrong: that is another problem than having none
             try:
                 rows = _read_labels(labels, len(description.names), size, mended)
             except DataError as error:
                 problems.append(Problem(labels, str(error)))
                 continue
         items.append(_item(path, identity, size, rows))
-    if items and len(mended.unlabelled) == len(items):
+    if items and not labelled:
         raise DataError(
             f"{description.path} ({split}): none of its {len(items)} pictures has a label file; "
             f"the first was looked for at {mended.unlabelled[0]}"
