@@ -132,3 +132,9 @@ def test_data_of_other_classes_is_refused(inputs, tmp_path, capsys):
     assert main(["compress", str(other), "--data", str(data), "-o", str(tmp_path / "x.xml"), *OPTIONS]) == 2
     said = capsys.readouterr().err
     assert "bolt" in said and "bright" in said and "Traceback" not in said
+
+
+def test_steps_of_another_recipe_are_not_mixed_in(done, capsys):
+    output, words, _ = done
+    assert main([*words, "--lr", "0.001"]) == 2
+    assert "another compression" in capsys.readouterr().err and output.with_name("small-steps").is_dir()

@@ -124,10 +124,11 @@ class Compression:
             "train": dataset_hash(training), "val": dataset_hash(validation),
         }  # fmt: skip
         self.journal = Journal(self.folder / "steps.json", inputs)
-        if self.journal.path.exists() and not self.journal.measured:
-            stale = json.loads(self.journal.path.read_text(encoding="utf-8")).get("measured")
-            if stale:
-                raise DataError(f"{self.folder} holds another compression: name another folder with --work")
+        if not self.journal.measured and any(self.folder.glob("*.pt")):
+            raise DataError(
+                f"{self.folder} holds steps of another compression (another model, recipe or data): name another folder "
+                "with --work, or delete it"
+            )
 
     def say(self, text: str) -> None:
         """A line on standard error."""
