@@ -126,8 +126,8 @@ class Compression:
         self.journal = Journal(self.folder / "steps.json", inputs)
         if not self.journal.measured and any(self.folder.glob("*.pt")):
             raise DataError(
-                f"{self.folder} holds steps of another compression (another model, recipe or data): name another folder "
-                "with --work, or delete it"
+                f"{self.folder} holds steps of another compression (another model, recipe or data): name another "
+                "folder with --work, or delete it"
             )
 
     def say(self, text: str) -> None:
