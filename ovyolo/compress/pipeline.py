@@ -26,6 +26,7 @@ from ovyolo.compress.channels import (
     recalibrate,
     schedule,
 )  # fmt: skip
+from ovyolo.compress.channels.speedup import measured_ratio
 from ovyolo.compress.journal import Journal, dataset_hash
 from ovyolo.compress.qat.insert import insert_quantizers, picture_tensors
 from ovyolo.compress.qat.quantizers import PairGuard, is_quantized
@@ -33,7 +34,7 @@ from ovyolo.compress.qat.sparsify import MagnitudeSchedule, is_sparse, sparsify
 from ovyolo.compress.qat.state import load_trained, save_trained
 from ovyolo.compress.qat.to_ir import trained_ir
 from ovyolo.compress.recipe import Recipe
-from ovyolo.compress.speed import float_form, int8_form, measured_ratio, plan_to_measured_speed
+from ovyolo.compress.speed import float_form, int8_form, plan_to_measured_speed
 from ovyolo.compress.tuning import Tuning, trainable
 from ovyolo.errors import DataError
 from ovyolo.evaluate.predictions import write_text
@@ -226,7 +227,8 @@ class Compression:
             few = [self.pictures.varied(None).sample(0, i)[0] for i in range(min(FEW_PICTURES, len(self.pictures)))]
             form = int8_form(self.imgsz, few, recipe.keep_float)
             gain = self.journal.measure(
-                "INT8 alone, times faster", lambda: measured_ratio(dense_ir, form(self.dense)).value
+                "INT8 alone, times faster",
+                lambda: measured_ratio({"first": dense_ir, "second": form(self.dense)}).value,
             )
             self.say(f"INT8 alone is {gain:.2f} times faster")
             by_channels = max(1.0, value / gain)

@@ -4,18 +4,15 @@ training."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ovyolo.bench.turns import Ratio, take_turns
 from ovyolo.compress.channels import Plan, Profile, Target, apply_plan, plan_pruning
-from ovyolo.compress.channels.speedup import timer
+from ovyolo.compress.channels.speedup import measured_ratio
 from ovyolo.errors import TargetError
-from ovyolo.evaluate.judge import compile_session
 from ovyolo.train.network import Network
 
 if TYPE_CHECKING:
@@ -23,11 +20,11 @@ if TYPE_CHECKING:
 
     from ovyolo.card import Card
 
-__all__ = ["Form", "float_form", "int8_form", "measured_ratio", "plan_to_measured_speed"]
+__all__ = ["Form", "float_form", "int8_form", "plan_to_measured_speed"]
 
 Form = Callable[[Network], "tuple[openvino.Model, Card]"]
 """From a network to what will run."""
-TRIES, TOLERANCE, ROUNDS = 5, 0.02, 40
+TRIES, TOLERANCE = 5, 0.02
 
 
 def float_form(imgsz: tuple[int, int]) -> Form:
@@ -48,20 +45,6 @@ def int8_form(imgsz: tuple[int, int], pictures: Sequence[NDArray[np.uint8]], ign
         return trained_ir(quantized, imgsz)
 
     return form
-
-
-def measured_ratio(
-    first: tuple[openvino.Model, Card], second: tuple[openvino.Model, Card], rounds: int = ROUNDS
-) -> Ratio:
-    """How many times faster ``second`` is than ``first``, in turn on the CPU."""
-    picture = np.random.default_rng(0).integers(0, 256, (*first[1].imgsz, 3), np.uint8)
-    with ExitStack() as stack:
-        timers = {}
-        for name, (model, card) in (("first", first), ("second", second)):
-            session = stack.enter_context(closing(compile_session(model, card)))
-            session.input(0)[0] = picture
-            timers[name] = timer(session)
-        return take_turns(timers, range(rounds), warm_up=3).ratio("first", "second", "ms")
 
 
 def plan_to_measured_speed(
@@ -106,7 +89,7 @@ def plan_to_measured_speed(
                     raise
                 break
             smaller = apply_plan(network, plan)
-        found = measured_ratio(dense, form(smaller)).value
+        found = measured_ratio({"first": dense, "second": form(smaller)}).value
         nearest = max(nearest, found)
         say(f"{asked:.2f} times by channels alone makes {found:.2f} times in all (asked: {speedup:g})")
         if found >= speedup * (1 - TOLERANCE):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,7 +21,12 @@ from ovyolo.evaluate.judge import compile_session
 from ovyolo.runtime import OpenVINOSession
 from ovyolo.train.network import Network
 
-__all__ = ["Measured", "measured_speedup", "plan_for_speedup", "timer"]
+if TYPE_CHECKING:
+    import openvino
+
+    from ovyolo.card import Card
+
+__all__ = ["Measured", "measured_ratio", "measured_speedup", "plan_for_speedup", "timer"]
 
 Measure = Callable[[Network, Network, tuple[int, int]], Ratio]
 TOLERANCE, TRIES, ROUNDS = 0.03, 4, 40
@@ -50,14 +55,21 @@ def measured_speedup(dense: Network, smaller: Network, imgsz: tuple[int, int], r
     """
     from ovyolo.export.graph import build_model
 
-    picture = np.random.default_rng(0).integers(0, 256, (*imgsz, 3), np.uint8)
+    both = (("dense", dense), ("smaller", smaller))
+    return measured_ratio({name: build_model(network.checkpoint(Path(name)), imgsz) for name, network in both}, rounds)
+
+
+def measured_ratio(models: Mapping[str, tuple[openvino.Model, Card]], rounds: int = ROUNDS) -> Ratio:
+    """How many times faster the second of two models is than the first, in turn on the CPU, on one random picture."""
+    first, second = models
+    picture = np.random.default_rng(0).integers(0, 256, (*models[first][1].imgsz, 3), np.uint8)
     with ExitStack() as stack:
         timers = {}
-        for name, network in (("dense", dense), ("smaller", smaller)):
-            session = stack.enter_context(closing(compile_session(*build_model(network.checkpoint(Path(name)), imgsz))))
+        for name, (model, card) in models.items():
+            session = stack.enter_context(closing(compile_session(model, card)))
             session.input(0)[0] = picture
             timers[name] = timer(session)
-        return take_turns(timers, range(rounds), warm_up=3).ratio("dense", "smaller", "ms")
+        return take_turns(timers, range(rounds), warm_up=3).ratio(first, second, "ms")
 
 
 def timer(session: OpenVINOSession) -> Callable[[], dict[str, float]]:
