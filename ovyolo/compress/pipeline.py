@@ -115,7 +115,7 @@ class Compression:
             )
         self.data, self.source, self.skip_bad = data, source, skip_bad
         settings = TrainSettings(
-            batch=recipe.batch, imgsz=imgsz, seed=recipe.seed, patience=0, warmup=0.5, anchors="keep", ema_tau=200.0,
+            batch=recipe.batch, imgsz=imgsz, seed=recipe.seed, patience=0, warmup=0.5, close_mosaic=2, anchors="keep", ema_tau=200.0,
             augment=augment or Augment(), precision=precision, workers=workers,
         )  # fmt: skip
         self.settings = settings
@@ -154,8 +154,9 @@ class Compression:
         self.judge_trained = TrainedValidation(self.validation, self.dense, self.imgsz, skip_bad=self.skip_bad)
         pictures = TrainingPictures(self.training, self.imgsz, self.settings.augment, recipe.seed)
         self.pictures = pictures
-        teacher = self.dense.to(team.device, memory_format=torch.channels_last).requires_grad_(False)
-        self.tuning = Tuning(pictures, self.settings, teacher, recipe.distill, team, self.quiet)
+        self.tuning = Tuning(
+            pictures, self.settings, self._as_teacher(self.dense, team), recipe.distill, team, self.quiet
+        )
         measured: dict[str, Figures] = {}
         measured["original"] = self.journal.measure("original", lambda: self.judge(self.dense.to("cpu")))
         self.dense.to(team.device)
@@ -163,6 +164,8 @@ class Compression:
         networks = {"original": self.dense}
         if recipe.baseline and recipe.epochs:
             networks["trained on"] = self._step("trained on", self._baseline, measured)
+            if measured["trained on"]["ap"] > measured["original"]["ap"]:  # who knows more teaches better
+                self.tuning.teacher = self._as_teacher(networks["trained on"], team)
         network = self.dense
         if recipe.prune_target():
             network = networks["pruned"] = self._step("pruned", lambda: self._prune(team), measured)
@@ -199,6 +202,11 @@ class Compression:
     def _is_smaller(self, network: Network) -> bool:
         """Whether channels are gone: a network that lost nothing has nothing to recover from."""
         return sum(p.numel() for p in network.parameters()) < sum(p.numel() for p in self.dense.parameters())
+
+    def _as_teacher(self, network: Network, team: Team) -> Network:
+        """A copy that only tells what it sees."""
+        copied = copy.deepcopy(network).eval().requires_grad_(False)
+        return copied.to(team.device, memory_format=torch.channels_last)
 
     def _fresh(self, network: Network) -> Network:
         """A copy that may be trained."""

@@ -50,22 +50,22 @@ class Recipe:
         ('macs', 0.5)
     """
 
-    speedup: float | None = 3.0
+    speedup: float | None = 3.3
     channels: float | None = None
     macs: float | None = None
     params: float | None = None
     criterion: str = "taylor"
-    prune_steps: int = 3
+    prune_steps: int = 2
     prune_epochs: int = 1
-    recover_epochs: int = 20
-    sparsity: float = 0.0
+    recover_epochs: int = 9
+    sparsity: float = 0.6
     sparsify: str = "global"
-    sparsify_epochs: int = 4
+    sparsify_epochs: int = 3
     quantize: bool = True
-    qat_epochs: int = 3
+    qat_epochs: int = 2
     keep_float: tuple[str, ...] = ()
     distill: float = 1.0
-    lr: float = 0.005
+    lr: float = 0.01
     qat_lr: float = 0.0005
     batch: int = 16
     calibration: int = 128
