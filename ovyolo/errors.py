@@ -6,6 +6,8 @@ say what is wrong with it, and what to do. Commands print it after ``error:`` an
 
 from __future__ import annotations
 
+from typing import Any
+
 __all__ = [
     "CheckpointError",
     "DataError",
@@ -21,6 +23,7 @@ __all__ = [
     "UnsafeCheckpointError",
     "UnsupportedModelError",
     "reason_of",
+    "require",
 ]
 
 
@@ -88,3 +91,14 @@ def reason_of(error: Exception) -> str:
     telling = [line for line in lines if not line.startswith(("Exception from", "Check '", "While "))]
     text = (telling or lines or [type(error).__name__])[-1]
     return text if len(text) <= 200 else text[:197] + "..."
+
+
+def require(holds: bool, name: str, value: Any, takes: str) -> None:
+    """Raise DimensionError unless the argument ``name`` with this ``value`` ``holds``; ``takes`` says what it may be.
+
+    Example:
+        >>> from ovyolo.errors import require
+        >>> require(True, "epochs", 3, "a whole number from 1")
+    """
+    if not holds:
+        raise DimensionError(f"{name} is {value}; it takes {takes}")

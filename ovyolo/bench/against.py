@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ovyolo._nms import decode_nms, decode_nms_rows
 from ovyolo.bench.frames import Frames
-from ovyolo.bench.latency import PARTS
+from ovyolo.bench.latency import by_part
 from ovyolo.bench.rivals import RUNTIMES, Runtime, open_runtime
 from ovyolo.card import Card
 from ovyolo.detections import Detections
@@ -105,8 +105,7 @@ class Rival:
         end = time.perf_counter()
         self.boxes = len(found)
         self.found.append(found)
-        parts = (read - begin, boxed - read, inferred - boxed, end - inferred, end - begin)
-        return {part: 1e3 * seconds for part, seconds in zip((*PARTS, "total"), parts, strict=True)}
+        return by_part(begin, read, boxed, inferred, end)
 
     def close(self) -> None:
         """Close the source."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from ovyolo.detections import Detections
 from ovyolo.letterbox import Letterbox
 from ovyolo.runtime import open_session
 
-__all__ = ["PARTS", "Latency", "read_back"]
+__all__ = ["PARTS", "Latency", "by_part", "read_back"]
 
 PARTS = ("read", "letterbox", "infer", "decode+nms")
 
@@ -47,13 +48,23 @@ class Latency:
         end = time.perf_counter()
         self.boxes = len(found)
         self.found.append(found)
-        parts = (read - begin, boxed - read, inferred - boxed, end - inferred, end - begin)
-        return {part: 1e3 * seconds for part, seconds in zip((*PARTS, "total"), parts, strict=True)}
+        return by_part(begin, read, boxed, inferred, end)
 
     def close(self) -> None:
         """Give device and source back."""
         self._session.close()
         self._frames.close()
+
+
+def by_part(*stamps: float) -> dict[str, float]:
+    """Milliseconds of each part and in all, from the seconds at which the first began and each ended.
+
+    Example:
+        >>> by_part(0.0, 0.001, 0.002, 0.012, 0.0125)["total"]
+        12.5
+    """
+    taken = {part: 1e3 * (end - begin) for part, (begin, end) in zip(PARTS, pairwise(stamps), strict=True)}
+    return {**taken, "total": 1e3 * (stamps[-1] - stamps[0])}
 
 
 def read_back(compiled: Any, device: str) -> dict[str, Any]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Callable
+from typing import Any
 
-__all__ = ["fraction", "image_size", "positive", "seconds"]
+__all__ = ["fraction", "image_size", "number", "positive", "seconds"]
 
 
 def image_size(text: str) -> tuple[int, ...]:
@@ -22,34 +24,21 @@ def image_size(text: str) -> tuple[int, ...]:
     return sizes
 
 
-def fraction(text: str) -> float:
-    """A number from 0 to 1."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
-    return value
+def number(takes: str, holds: Callable[[float], bool], kind: Callable[[str], float] = float) -> Callable[[str], Any]:
+    """An argument type: a number for which ``holds``; what is told of others is that they are not ``takes``."""
+
+    def parse(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not holds(value):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {takes}")
+        return value
+
+    return parse
 
 
-def positive(text: str) -> int:
-    """A whole number from 1."""
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
-    return value
-
-
-def seconds(text: str) -> float:
-    """Seconds above 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not (math.isfinite(value) and 0 < value < 1e6):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
-    return value
+fraction = number("a number from 0 to 1", lambda value: 0 <= value <= 1)
+positive = number("a whole number from 1", lambda value: value >= 1, int)
+seconds = number("a number of seconds above 0", lambda value: 0 < value < 1e6)

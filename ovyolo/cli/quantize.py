@@ -6,20 +6,14 @@ import argparse
 import sys
 import warnings
 
-from ovyolo.cli.arguments import fraction, image_size, positive
+from ovyolo.cli.arguments import fraction, image_size, number, positive
+
+ap_points = number("a number of AP points: give 0 to 100, or none", lambda value: 0 <= value <= 100)
 
 
 def points(text: str) -> float | None:
     """Points of AP from 0 to 100, or ``none``."""
-    if text.lower() == "none":
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 100:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of AP points: give 0 to 100, or none")
-    return value
+    return None if text.lower() == "none" else ap_points(text)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

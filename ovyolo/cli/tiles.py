@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ovyolo.cli.arguments import image_size
+from ovyolo.cli.arguments import image_size, number
 from ovyolo.errors import OvyoloError
 
 __all__ = ["add_tile_arguments", "tile_words"]
@@ -60,26 +60,8 @@ def tile_size(text: str) -> tuple[int, ...] | str:
     return "auto" if text.strip().lower() == "auto" else image_size(text)
 
 
-def overlap(text: str) -> float:
-    """A number from 0 to below 1."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to below 1, such as 0.2")
-    return value
-
-
-def levels(text: str) -> float:
-    """Grey levels, above 0 to 255."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value <= 255:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of grey levels, above 0 to 255")
-    return value
+overlap = number("a number from 0 to below 1, such as 0.2", lambda value: 0 <= value < 1)
+levels = number("a number of grey levels, above 0 to 255", lambda value: 0 < value <= 255)
 
 
 def region(text: str) -> list[Any]:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ovyolo.errors import DataError, DimensionError
+from ovyolo.errors import DataError, DimensionError, require
 
 if TYPE_CHECKING:
     from ovyolo.compress.channels import Target
@@ -76,16 +76,16 @@ class Recipe:
     def __post_init__(self) -> None:
         self.prune_target()
         for name in ("prune_steps", "batch", "calibration"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "a whole number from 1")
+            require(getattr(self, name) >= 1, name, getattr(self, name), "a whole number from 1")
         for name in ("prune_epochs", "recover_epochs", "sparsify_epochs", "qat_epochs", "seed"):
-            _require(getattr(self, name) >= 0, name, getattr(self, name), "a whole number from 0")
+            require(getattr(self, name) >= 0, name, getattr(self, name), "a whole number from 0")
         for name in ("lr", "qat_lr"):
-            _require(0 < getattr(self, name) < 1, name, getattr(self, name), "a number above 0")
-        _require(0 <= self.sparsity < 1, "sparsity", self.sparsity, "a share from 0 to below 1")
-        _require(self.distill >= 0, "distill", self.distill, "a number from 0")
-        _require(self.criterion in ("taylor", "l1", "l2", "bn"), "criterion", self.criterion, "taylor, l1, l2 or bn")
-        _require(self.sparsify in ("global", "local"), "sparsify", self.sparsify, "global or local")
-        _require(self.max_drop is None or 0 <= self.max_drop <= 100, "max_drop", self.max_drop, "points from 0 to 100")
+            require(0 < getattr(self, name) < 1, name, getattr(self, name), "a number above 0")
+        require(0 <= self.sparsity < 1, "sparsity", self.sparsity, "a share from 0 to below 1")
+        require(self.distill >= 0, "distill", self.distill, "a number from 0")
+        require(self.criterion in ("taylor", "l1", "l2", "bn"), "criterion", self.criterion, "taylor, l1, l2 or bn")
+        require(self.sparsify in ("global", "local"), "sparsify", self.sparsify, "global or local")
+        require(self.max_drop is None or 0 <= self.max_drop <= 100, "max_drop", self.max_drop, "points from 0 to 100")
 
     def prune_target(self) -> tuple[str, float] | None:
         """What channels go for: ``(kind, number)``, None where none go.
@@ -103,9 +103,9 @@ class Recipe:
             return None
         ((kind, value),) = wanted.items()
         if kind == "speedup":
-            _require(value > 1, kind, value, "a number above 1")
+            require(value > 1, kind, value, "a number above 1")
         else:
-            _require(0 < value < 1, kind, value, "a share above 0 and below 1")
+            require(0 < value < 1, kind, value, "a share above 0 and below 1")
         return kind, float(value)
 
     @property
@@ -158,11 +158,6 @@ def changed(base: Recipe, changes: Any, source: str) -> Recipe:
         return replace(base, **changes)
     except TypeError as error:
         raise DataError(f"{source} has a value of the wrong kind: {error}") from error
-
-
-def _require(holds: bool, name: str, value: Any, takes: str) -> None:
-    if not holds:
-        raise DimensionError(f"{name} is {value}; it takes {takes}")
 
 
 FAST = replace(Recipe(), prune_steps=1, recover_epochs=4, qat_epochs=1, baseline=False, speedup=2.5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from ovyolo.train.network import Network, save_network
 from ovyolo.train.settings import TrainSettings
 from ovyolo.train.team import Team, autocast, precision_for
 
-__all__ = ["Tuning", "trainable"]
+__all__ = ["Tuning", "fresh", "trainable"]
 
 
 @dataclass
@@ -107,3 +108,8 @@ def trainable(network: Network) -> Network:
         parameter.requires_grad_(parameter.is_floating_point())
     keep_bytes_exact(network)
     return network
+
+
+def fresh(network: Network) -> Network:
+    """A copy that may be trained."""
+    return trainable(copy.deepcopy(network))

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from ovyolo.errors import UnsupportedModelError
 from ovyolo.export.checkpoint import Record, attr, children, tensor
 
-__all__ = ["TransformerBlock"]
+__all__ = ["Attention", "TransformerBlock"]
 
 
-class _Attention(nn.Module):
+class Attention(nn.Module):
     """torch.nn.MultiheadAttention's tensors, computed with plain products, which NNCF and the converter can follow."""
 
     def __init__(self, record: Record, name: str) -> None:
@@ -47,7 +47,7 @@ class _Layer(nn.Module):
         parts = children(record)
         for key in ("q", "k", "v", "fc1", "fc2"):
             self.add_module(key, _linear(parts[key]))
-        self.ma = _Attention(parts["ma"], f"{name}.ma")
+        self.ma = Attention(parts["ma"], f"{name}.ma")
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.ma(self.q(x), self.k(x), self.v(x)) + x

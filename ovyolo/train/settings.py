@@ -7,7 +7,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ovyolo.errors import DimensionError, TrainingError
+from ovyolo.errors import TrainingError, require
 from ovyolo.train.augment import Augment
 from ovyolo.train.loss import LossSettings
 
@@ -78,18 +78,18 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch", "accumulate", "validate_every", "workers"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "a whole number from 1")
+            require(getattr(self, name) >= 1, name, getattr(self, name), "a whole number from 1")
         for name in ("patience", "seed", "close_mosaic"):
-            _require(getattr(self, name) >= 0, name, getattr(self, name), "a whole number from 0")
+            require(getattr(self, name) >= 0, name, getattr(self, name), "a whole number from 0")
         for name in ("lr", "clip"):
-            _require(0 < getattr(self, name) < math.inf, name, getattr(self, name), "a number above 0")
+            require(0 < getattr(self, name) < math.inf, name, getattr(self, name), "a number above 0")
         for name in ("final_lr", "momentum", "ema_decay"):
-            _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "a number from 0 to 1")
+            require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "a number from 0 to 1")
         for name in ("weight_decay", "warmup"):
-            _require(0 <= getattr(self, name) < math.inf, name, getattr(self, name), "a number from 0")
+            require(0 <= getattr(self, name) < math.inf, name, getattr(self, name), "a number from 0")
         for name, known in (("optimizer", OPTIMIZERS), ("precision", PRECISIONS), ("anchors", ANCHORS)):
-            _require(getattr(self, name) in known, name, repr(getattr(self, name)), f"one of {', '.join(known)}")
-        _require(min(self.imgsz) >= 1, "imgsz", self.imgsz, "a size in pixels")
+            require(getattr(self, name) in known, name, repr(getattr(self, name)), f"one of {', '.join(known)}")
+        require(min(self.imgsz) >= 1, "imgsz", self.imgsz, "a size in pixels")
 
     def to_json(self) -> str:
         """As text that :meth:`from_json` reads."""
@@ -110,11 +110,6 @@ class TrainSettings:
             })  # fmt: skip
         except (ValueError, TypeError, KeyError) as error:
             raise TrainingError(f"the settings of the training are not what this ovyolo writes ({error!r})") from error
-
-
-def _require(holds: bool, name: str, value: Any, takes: str) -> None:
-    if not holds:
-        raise DimensionError(f"{name} is {value}; it takes {takes}")
 
 
 def rates(settings: TrainSettings, step: int, steps_per_epoch: int) -> tuple[float, float, float]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ovyolo.compress.channels.groups import layer_of
 from ovyolo.errors import DimensionError
-from ovyolo.train.attention import _Attention
+from ovyolo.train.attention import Attention
 from ovyolo.train.network import Network
 
 __all__ = ["Costs", "LayerCost", "costs_of"]
@@ -92,7 +92,7 @@ def costs_of(network: Network, imgsz: tuple[int, int]) -> Costs:
 
         return hook
 
-    counted = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, _Attention)
+    counted = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, Attention)
     handles = [m.register_forward_hook(count(n, m)) for n, m in network.named_modules() if isinstance(m, counted)]
     training = network.training
     first = next(network.parameters())

@@ -1,0 +1,127 @@
+"""How channels go in a compression: towards a measured speed or a share, in rounds with training between."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ovyolo.compress.channels import (
+    Target,
+    amounts_of,
+    apply_plan,
+    channel_scores,
+    find_groups,
+    plan_pruning,
+    profile_network,
+    recalibrate,
+    schedule,
+)  # fmt: skip
+from ovyolo.compress.channels.speedup import measured_ratio
+from ovyolo.compress.speed import float_form, int8_form, plan_to_measured_speed
+from ovyolo.compress.tuning import fresh
+from ovyolo.evaluate.predictions import write_text
+from ovyolo.train.loop import as_input
+from ovyolo.train.loss import DetectionLoss
+from ovyolo.train.network import Network
+from ovyolo.train.team import Team
+
+if TYPE_CHECKING:
+    from ovyolo.compress.pipeline import Compression
+
+__all__ = ["PLANNED", "prune_channels"]
+
+PLANNED = "measured when planned, times faster"
+RANKING_BATCHES = 8
+FEW_PICTURES = 4
+
+
+def prune_channels(run: Compression, team: Team) -> Network:
+    """A smaller network than ``run.dense``: channels go, in steps.
+
+    Raises:
+        TargetError: the recipe's target cannot be reached; says how near it came.
+    """
+    recipe = run.recipe
+    target = recipe.prune_target()
+    assert target is not None
+    profile = profile_network(run.dense.to("cpu"), run.imgsz)
+    write_text(run.folder / "profile.json", json.dumps(profile.to_dict()))
+    before = amounts_of(run.dense, run.imgsz, profile)
+    kind, value = target
+    dense_ir = float_form(run.imgsz)(run.dense)
+    form = float_form(run.imgsz)
+    by_channels = value
+    if kind == "speedup" and recipe.quantize:
+        few = [run.pictures.varied(None).sample(0, i)[0] for i in range(min(FEW_PICTURES, len(run.pictures)))]
+        form = int8_form(run.imgsz, few, recipe.keep_float)
+        gain = run.journal.measure(
+            "INT8 alone, times faster",
+            lambda: measured_ratio({"first": dense_ir, "second": form(run.dense)}).value,
+        )
+        run.say(f"INT8 alone is {gain:.2f} times faster")
+        by_channels = max(1.0, value / gain)
+    network = fresh(run.dense)
+    steps = recipe.prune_steps if by_channels > 1.005 else 1
+    for number in range(1, steps + 1):
+        last = number == steps
+        scores = None
+        if by_channels > 1.005 or kind != "speedup":
+            scores = _scores(run, network, team)
+        options: dict[str, Any] = {"scores": scores, "before": before, "criterion": recipe.criterion}
+        if kind == "speedup" and last:
+            plan, found = plan_to_measured_speed(
+                network, dense_ir, value, by_channels, form, profile, run.say, **options
+            )
+            run.journal.keep(PLANNED, found)
+        else:
+            whole = Target(speedup=by_channels) if kind == "speedup" else recipe.channel_target(kind, value)
+            step = list(schedule(whole, steps))[number - 1]
+            plan = plan_pruning(network, step, run.imgsz, profile=profile, **options)
+        if plan is None:
+            run.say("no channels need to go")
+            break
+        write_text(run.folder / f"plan-{number}.json", plan.to_json())
+        network = apply_plan(network, plan)
+        network = recalibrate(network, _inputs(run, RANKING_BATCHES))
+        if recipe.prune_epochs and not last:
+            network, _ = run.tuning.run(
+                fresh(network), run.folder / f"prune-{number}", title=f"pruning {number}/{steps}, epoch",
+                epochs=recipe.prune_epochs, lr=recipe.lr, judge=run.judge,
+            )  # fmt: skip
+    return network
+
+
+def _scores(run: Compression, network: Network, team: Team) -> Any:
+    """What each channel is worth."""
+    labels = DetectionLoss(
+        network.anchors_in_pixels().cpu(), network.strides, len(network.names), run.imgsz, run.settings.loss
+    )
+
+    def loss_of(network: Network, batch: Any) -> torch.Tensor:
+        x, targets = batch
+        return labels(network(x), targets).total
+
+    network = network.to(team.device)
+    batches = []
+    if run.recipe.criterion == "taylor":
+        plain = run.pictures.varied(None).batches(0, run.recipe.batch, run.settings.workers)
+        for _, batch in zip(range(RANKING_BATCHES), plain, strict=False):
+            batches.append((as_input(batch.pictures, team.device), torch.from_numpy(batch.targets).to(team.device)))
+    found = channel_scores(
+        network,
+        find_groups(network),
+        run.recipe.criterion,  # type: ignore[arg-type]
+        batches=batches,
+        loss_of=loss_of,
+    )
+    network.to("cpu")
+    return found
+
+
+def _inputs(run: Compression, count: int) -> Any:
+    """Training pictures without augmentation, in batches."""
+    plain = run.pictures.varied(None).batches(0, run.recipe.batch, run.settings.workers)
+    for _, batch in zip(range(count), plain, strict=False):
+        yield as_input(batch.pictures, torch.device("cpu"))
