@@ -145,10 +145,10 @@ def test_pictures_show_the_errors_that_the_scores_count(tmp_path: Path, seed: in
     scores = score(dataset, predictions)
     assert scores.detail is not None
     worst = worst_pictures(dataset, predictions, scores, scores.detail, 100)
-    wrong = sum(one.wrong for one in worst)
-    assert sum(one.missed for one in worst) + wrong == scores.missed
-    assert sum(one.false for one in worst) + wrong == scores.false
-    errors = [one.missed + one.false + one.wrong for one in worst]
+    wrong = sum(one.count("wrong") for one in worst)
+    assert sum(one.count("missed") for one in worst) + wrong == scores.missed
+    assert sum(one.count("false") for one in worst) + wrong == scores.false
+    errors = [one.labelled for one in worst]
     assert errors == sorted(errors, reverse=True)
     assert worst_pictures(dataset, predictions, scores, scores.detail, 0) == []
 

@@ -3,11 +3,11 @@
 # ruff: noqa: E501 (markup and styles)
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
 from ovyolo.evaluate.predictions import write_text
+from ovyolo.report.style import STYLE, new_environment, points
 
 __all__ = ["text_table", "write_page"]
 
@@ -60,7 +60,7 @@ def _minus(before: float | None, after: float | None) -> float | None:
 
 
 def _cell(value: float | None) -> str:
-    return f"{'–' if value is None or math.isnan(value) else f'{value:.2f}':>8}"
+    return f"{points(value):>8}"
 
 
 def write_page(path: Path, report: dict[str, Any]) -> Path | None:
@@ -70,11 +70,9 @@ def write_page(path: Path, report: dict[str, Any]) -> Path | None:
         DataError: it cannot be written.
     """
     try:
-        import jinja2
+        environment = new_environment()
     except ImportError:
         return None
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters["points"] = lambda value: _cell(value).strip()
     classes = [(name, ap, report["after"]["classes"].get(name)) for name, ap in report["before"]["classes"].items()]
     classes.sort(key=lambda row: (row[2] or 0) - (row[1] or 0))
     figures = [(label, report["before"][name], report["after"][name]) for name, label in SIZES]
@@ -83,39 +81,26 @@ def write_page(path: Path, report: dict[str, Any]) -> Path | None:
     return path
 
 
-PAGE = """<!doctype html>
+PAGE = (
+    """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{{ report.output }}: what {{ report.precision }} costs</title>
-<style>
-:root { color-scheme: light; --ink: #22303c; --soft: #5b6875; --line: #dfe5ea }
-* { box-sizing: border-box }
-body { margin: 0; background: #f5f7f9; color: var(--ink); font: 15px/1.5 system-ui, "Segoe UI", sans-serif }
-main { max-width: 980px; margin: 0 auto; padding: 28px 22px 60px }
-h1 { font-size: 25px; margin: 0 0 4px; overflow-wrap: anywhere } h2 { font-size: 18px; margin: 34px 0 10px }
-p { margin: 4px 0 10px; max-width: 78ch } .soft { color: var(--soft) }
-.card { background: #fff; border: 1px solid var(--line); border-radius: 8px; padding: 10px 14px; overflow-x: auto }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 10px; margin: 18px 0 10px }
-.tiles b { display: block; font-size: 24px; font-variant-numeric: tabular-nums }
-.tiles span { color: var(--soft); font-size: 13px }
-.note { border-left: 4px solid #8fb6cf; background: #eef5f9; padding: 8px 14px; margin: 14px 0 }
-.caution { border-color: #e0202d; background: #fff0f0 }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: 14px }
-th, td { text-align: right; padding: 4px 10px; border-bottom: 1px solid var(--line) } th { color: var(--soft) }
-th:first-child, td:first-child { text-align: left }
-</style></head><body><main>
+"""
+    + STYLE
+    + """</head><body><main>
 <h1>{{ report.output }}</h1>
 <p class="soft">{{ report.source }} as {{ report.precision }}, measured on {{ report.data }}: {{ report.pictures }} pictures,
 {{ report.objects }} objects</p>
-{% for note in report.notes %}<div class="note{{ ' caution' if 'CAUTION' in note }}">{{ note }}</div>
+{% for note in report.notes %}<div class="notes{{ ' caution' if 'CAUTION' in note }}"><p>{{ note }}</p></div>
 {% endfor %}
 <div class="tiles">
-<div class="card"><span>drop of AP, points</span><b>{{ report.drop|points }}</b>
+<div class="tile"><span>drop of AP, points</span><b>{{ report.drop|points }}</b>
 {% if report.drop_error is not none %}<span>± {{ report.drop_error|points }} on other such pictures</span>{% endif %}</div>
-<div class="card"><span>times faster than FP32</span><b>{{ report.latency.speedup[report.precision]|points }}</b>
+<div class="tile"><span>times faster than FP32</span><b>{{ report.latency.speedup[report.precision]|points }}</b>
 <span>{{ report.latency.ms.FP32|points }} → {{ report.latency.ms[report.precision]|points }} ms</span></div>
-<div class="card"><span>size, MB</span><b>{{ (report.size[report.precision] / 1e6)|points }}</b>
+<div class="tile"><span>size, MB</span><b>{{ (report.size[report.precision] / 1e6)|points }}</b>
 <span>FP16: {{ (report.size.FP16 / 1e6)|points }}</span></div>
-<div class="card"><span>layers in floating point</span><b>{{ report.float_layers|length }}</b>
+<div class="tile"><span>layers in floating point</span><b>{{ report.float_layers|length }}</b>
 <span>of {{ report.layers_in_all }}</span></div></div>
 <h2>AP before and after, in points</h2><div class="card"><table>
 <tr><th></th><th>before</th><th>{{ report.precision }}</th><th>drop</th></tr>
@@ -136,7 +121,7 @@ is what that takes, as a share of all multiplications.</p>
 <h2>AP by class, in points</h2><div class="card"><table><tr><th>class</th><th>before</th><th>{{ report.precision }}</th><th>drop</th></tr>
 {% for name, before, after in classes %}<tr><td>{{ name }}</td><td>{{ before|points }}</td><td>{{ after|points }}</td><td>{{ minus(before, after)|points }}</td></tr>
 {% endfor %}</table></div>
-<h2>How it was made</h2><div class="card"><table>
+<h2>How it was made</h2><div class="card"><table class="facts">
 <tr><td>scheme</td><td>{% for name, value in report.scheme.items() %}{{ name }} {{ value }}{{ ', ' if not loop.last }}{% endfor %}</td></tr>
 <tr><td>calibration</td><td>{{ report.calibration.pictures }} pictures of {{ report.calibration.source }}, SHA-256 {{ report.calibration.sha256[:16] }}…</td></tr>
 <tr><td>instruction sets</td><td>{% for name, found in report.instruction_sets.checked.items() %}{{ name }}: {{ found }}{{ ', ' if not loop.last }}{% endfor %}; {{ report.instruction_sets.layers_that_can_overflow|length }} layers can saturate without VNNI</td></tr>
@@ -145,3 +130,4 @@ is what that takes, as a share of all multiplications.</p>
 </table></div>
 </main></body></html>
 """
+)

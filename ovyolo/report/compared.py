@@ -14,6 +14,7 @@ from ovyolo.evaluate.compare import Compared
 from ovyolo.evaluate.predictions import write_text
 from ovyolo.report.page import check_installed, digits
 from ovyolo.report.plots import SIZE_EDGES, labels_of, new_figure, styled, svg
+from ovyolo.report.style import STYLE, new_environment
 from ovyolo.version import __version__
 
 __all__ = ["accuracy_plot", "recall_plot", "write_comparison"]
@@ -21,23 +22,17 @@ __all__ = ["accuracy_plot", "recall_plot", "write_comparison"]
 # told apart by those who do not see colours as most do (Okabe and Ito)
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 
-PAGE = """<!doctype html>
+PAGE = (
+    """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{{ title }}</title>
 <meta name="generator" content="ovyolo {{ version }}">
-<style>
-body { margin: 0 auto; max-width: 1180px; padding: 28px 22px; background: #f5f7f9; color: #22303c;
-  font: 15px/1.5 system-ui, "Segoe UI", sans-serif }
-h1 { font-size: 25px } h2 { font-size: 18px }
-.card { background: #fff; border: 1px solid #dfe5ea; border-radius: 8px; padding: 14px 16px; margin-bottom: 14px; overflow-x: auto }
-.two { display: grid; grid-template-columns: repeat(auto-fit, minmax(430px, 1fr)); gap: 14px }
-svg { width: 100%; height: auto } table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
-th, td { text-align: right; padding: 4px 10px; border-bottom: 1px solid #dfe5ea; white-space: nowrap }
-th:first-child, td:first-child { text-align: left } .soft, th { color: #5b6875 }
-</style></head><body>
+"""
+    + STYLE
+    + """</head><body><main>
 <h1>{{ title }}</h1>
 <p class="soft">{{ pictures }} pictures, {{ objects }} objects. Every picture was looked at in every way, in turn;
 times are from a picture in memory to its boxes, median.</p>
-<div class="card"><table>
+<div class="card"><table class="numbers">
 <tr><th></th><th>AP</th><th>AP50</th><th>AP small</th><th>medium</th><th>large</th>
 {% for label in sizes %}<th>AP {{ label }}</th>{% endfor %}<th>ms a picture</th><th>views</th></tr>
 {% for one in compared %}
@@ -49,8 +44,9 @@ times are from a picture in memory to its boxes, median.</p>
 <div class="two"><div class="card"><h2>Accuracy against time</h2>{{ accuracy }}</div>
 <div class="card"><h2>Recall by object size</h2>{{ recall }}</div></div>
 {% for note in notes %}<p class="soft">{{ note }}</p>{% endfor %}
-</body></html>
+</main></body></html>
 """
+)
 
 
 def accuracy_plot(compared: Sequence[Compared]) -> str:
@@ -113,11 +109,10 @@ def write_comparison(path: str | Path, compared: Sequence[Compared]) -> Path:
         DataError: the file cannot be written.
     """
     check_installed()
-    import jinja2
     import markupsafe
 
     first = compared[0].scores
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment = new_environment()
     environment.filters["digits"] = digits
     text = environment.from_string(PAGE).render(
         version=__version__,

@@ -12,12 +12,16 @@ from ovyolo.dataset import DataSet
 from ovyolo.errors import DimensionError, OvyoloError
 from ovyolo.evaluate.predictions import Predictions, write_text
 from ovyolo.evaluate.scores import Detail, Scores
+from ovyolo.report.style import new_environment
 from ovyolo.report.template import PAGE
 from ovyolo.version import __version__
 
 __all__ = ["check_installed", "digits", "write_report"]
 
 MOST_CONFUSIONS = 12
+KINDS = (
+    ("missed", "missed"), ("false", "false"), ("wrong", "wrong class (true → predicted)"), ("right", "right"),
+)  # fmt: skip
 
 
 def write_report(
@@ -49,7 +53,6 @@ def write_report(
         PosixPath('report.html')
     """
     check_installed()
-    import jinja2
     import markupsafe
 
     from ovyolo.report import plots
@@ -58,7 +61,7 @@ def write_report(
     detail = scores.detail
     if detail is None:
         raise DimensionError("the report needs scores with detail: call score(..., detail=True)")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment = new_environment()
     environment.filters["digits"] = digits
     environment.filters["percent"] = lambda value: 0 if math.isnan(value) else round(100 * value, 1)
     confusion, others, width = plots.confusion_plot(scores, detail)
@@ -78,7 +81,7 @@ def write_report(
         confusion_width=width,
         classes=present,
         absent=[one.name for one in scores.classes if not one.objects],
-        kinds=("missed", "false", "wrong", "right"),
+        kinds=KINDS,
         pictures=worst_pictures(dataset, predictions, scores, detail, worst),
         made=_made(scores),
     )

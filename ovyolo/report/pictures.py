@@ -1,4 +1,4 @@
-"""The pictures with the most errors, for the report: each a JPEG with its boxes beside it as numbers."""
+"""Pictures for a page, each a JPEG with its boxes beside it as numbers; and those with the most errors."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import numpy as np
 
 from ovyolo.dataset import DataSet
 from ovyolo.errors import ImageError
+from ovyolo.evaluate.matching import Matches
 from ovyolo.evaluate.predictions import Predictions
 from ovyolo.evaluate.scores import Detail, Scores
 
-__all__ = ["Mark", "WorstPicture", "worst_pictures"]
+__all__ = ["Mark", "MarkedPicture", "marked", "object_box", "worst_pictures"]
 
 LONGEST_SIDE = 800
 JPEG_QUALITY = 80
@@ -21,7 +22,8 @@ JPEG_QUALITY = 80
 
 @dataclass(frozen=True)
 class Mark:
-    """A box on a picture, in its pixels; ``kind`` is ``right``, ``missed``, ``false`` or ``wrong``."""
+    """A box on a picture, in its pixels; ``kind`` is ``right``, ``missed``, ``false``, ``wrong``, ``lost``, ``gained``
+    or ``kept``."""
 
     kind: str
     label: str
@@ -30,17 +32,21 @@ class Mark:
     width: float
     height: float
 
+    @property
+    def plain(self) -> bool:
+        """Whether nothing is wrong with it, so that it is drawn thin and without its label."""
+        return self.kind in ("right", "kept")
+
 
 @dataclass(frozen=True)
-class WorstPicture:
-    """A picture for the report.
+class MarkedPicture:
+    """A picture for a page.
 
     Args:
         name: its file name.
         data: the JPEG as a ``data:`` address.
         width, height: of the source picture in pixels, in which the marks are.
         marks: boxes, those that say most last, on top.
-        missed, false, wrong, right: how many of each.
     """
 
     name: str
@@ -48,15 +54,20 @@ class WorstPicture:
     width: int
     height: int
     marks: tuple[Mark, ...]
-    missed: int
-    false: int
-    wrong: int
-    right: int
+
+    def count(self, kind: str) -> int:
+        """How many marks are of a kind."""
+        return sum(mark.kind == kind for mark in self.marks)
+
+    @property
+    def labelled(self) -> int:
+        """How many marks have their label beside them."""
+        return sum(not mark.plain for mark in self.marks)
 
 
 def worst_pictures(
     dataset: DataSet, predictions: Predictions, scores: Scores, detail: Detail, most: int
-) -> list[WorstPicture]:
+) -> list[MarkedPicture]:
     """The ``most`` pictures with the most missed, false and wrongly classed boxes at the working confidence."""
     matches = detail.matches
     count = len(dataset)
@@ -78,17 +89,19 @@ def worst_pictures(
             *_marks("wrong", [o for o in objects if wrong[o]], dataset, predictions, detail),
             *_marks("false", [b for b in boxes if false[b]], dataset, predictions, detail),
         ]
-        if (data := _jpeg(dataset, index)) is None:
-            continue
-        kinds = [mark.kind for mark in marks]
-        height, width = dataset.items[index].size
-        pictures.append(
-            WorstPicture(
-                dataset.items[index].path.name, data, width, height, tuple(marks),
-                *(kinds.count(kind) for kind in ("missed", "false", "wrong", "right")),
-            )
-        )  # fmt: skip
+        if (picture := marked(dataset, index, marks)) is not None:
+            pictures.append(picture)
     return pictures
+
+
+def marked(
+    dataset: DataSet, index: int, marks: Iterable[Mark], longest_side: int = LONGEST_SIDE
+) -> MarkedPicture | None:
+    """Picture ``index`` with ``marks``, shrunk to ``longest_side``; None when it cannot be read any more."""
+    if (data := _jpeg(dataset, index, longest_side)) is None:
+        return None
+    height, width = dataset.items[index].size
+    return MarkedPicture(dataset.items[index].path.name, data, width, height, tuple(marks))
 
 
 def _marks(kind: str, indices: Iterable[int], dataset: DataSet, predictions: Predictions, detail: Detail) -> list[Mark]:
@@ -99,8 +112,7 @@ def _marks(kind: str, indices: Iterable[int], dataset: DataSet, predictions: Pre
             x, y, width, height = predictions.xywh[index].tolist()
             label = f"{dataset.names[predictions.class_id[index]]} {predictions.score[index]:.2f}"
         else:
-            left, top, right, bottom = detail.matches.object_xyxy[index].tolist()
-            x, y, width, height = left, top, right - left, bottom - top
+            x, y, width, height = object_box(detail.matches, index)
             label = dataset.names[detail.matches.object_class[index]]
             if kind == "wrong":
                 box = detail.taken_by[index]
@@ -109,7 +121,13 @@ def _marks(kind: str, indices: Iterable[int], dataset: DataSet, predictions: Pre
     return marks
 
 
-def _jpeg(dataset: DataSet, index: int) -> str | None:
+def object_box(matches: Matches, index: int) -> tuple[float, float, float, float]:
+    """A labelled object's left, top, width and height."""
+    left, top, right, bottom = matches.object_xyxy[index].tolist()
+    return left, top, right - left, bottom - top
+
+
+def _jpeg(dataset: DataSet, index: int, longest_side: int) -> str | None:
     """The picture as a ``data:`` address, shrunk to what a report can show; None when it cannot be read any more."""
     import cv2
 
@@ -119,7 +137,7 @@ def _jpeg(dataset: DataSet, index: int) -> str | None:
         image = read_image(dataset.items[index].path)
     except ImageError:
         return None
-    scale = LONGEST_SIDE / max(image.shape[:2])
+    scale = longest_side / max(image.shape[:2])
     if scale < 1:
         size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
         image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
