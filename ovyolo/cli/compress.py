@@ -8,20 +8,20 @@ import sys
 from ovyolo.cli.arguments import image_size, positive
 
 NUMBERS = (
-    ("speedup", float, "times faster than the FP32 original, everything together (default: 3; with --fast 2.5)"),
+    ("speedup", float, "times faster than the FP32 original, everything together (default: 3.3; with --fast 2.5)"),
     ("channels", float, "share of the channels to remove, instead of a speedup"),
     ("macs", float, "share of the multiplications to remove, instead of a speedup"),
     ("params", float, "share of the parameters to remove, instead of a speedup"),
-    ("prune-steps", int, "rounds of pruning (default: 3)"),
+    ("prune-steps", int, "rounds of pruning (default: 2)"),
     ("prune-epochs", int, "epochs between two rounds (default: 1)"),
-    ("recover-epochs", int, "epochs after the last (default: 20)"),
-    ("sparsity", float, "share of weights that become zero; smaller when zipped, not faster (default: 0)"),
-    ("qat-epochs", int, "epochs with quantizers (default: 3)"),
+    ("recover-epochs", int, "epochs after the last (default: 9)"),
+    ("sparsity", float, "share of weights that become zero; smaller when zipped, not faster (default: 0.6)"),
+    ("qat-epochs", int, "epochs with quantizers (default: 2)"),
     ("distill", float, "weight of what the original says beside the labels (default: 1)"),
-    ("lr", float, "learning rate (default: 0.005)"),
+    ("lr", float, "learning rate (default: 0.01)"),
     ("qat-lr", float, "learning rate with quantizers (default: 0.0005)"),
     ("batch", int, "pictures a step (default: 16)"),
-    ("max-drop", float, "points of AP that may be lost; more, and nothing is written"),
+    ("max-drop", float, "points of AP that may be lost; where more is, milder recipes of the same speed are tried"),
     ("seed", int, "of everything (default: 0)"),
 )
 
@@ -54,7 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   ovyolo compress best.pt --data data.yaml --recipe recipe.yaml -o line3.xml
 
 Beside the output lie its checkpoint (.pt, can be trained on), and reports (.compress.json, .compress.html). Every step
-is a file in --work: an interrupted run goes on from there when started again.
+is a file in --work: an interrupted run goes on from there when started again. With --max-drop, a recipe that
+loses more is followed by one without zeros, then by one that recovers twice as long, at the same speed: three tries at
+most, each in a folder of its own in --work.
 
 exit status: 0 done, 2 could not be done, or not as fast or as good as asked: nothing is written"""
 

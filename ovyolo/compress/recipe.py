@@ -38,7 +38,9 @@ class Recipe:
         batch: pictures a step.
         calibration: pictures by which ranges are set.
         baseline: also train the uncompressed network for as many epochs, for an honest comparison.
-        max_drop: points of AP that may be lost against the original; more, and nothing is written. None: any.
+        max_drop: points of AP that may be lost against the baseline (without one, the original). Where more is lost,
+            other recipes of the same speed are tried, three in all (:func:`~ovyolo.compress.tries.tries_of`); if none
+            fits, nothing is written. None: any.
         seed: of everything.
 
     Raises:
