@@ -91,7 +91,7 @@ def search(first: Compression) -> Found:
 def drop_of(steps: Steps) -> float:
     """Points of AP that the last step lost against the original, trained on for as long where it was."""
     last = list(steps.networks)[-1]
-    return round(float(steps.measured[reference_of(steps)]["ap"] - steps.measured[last]["ap"]), 3)
+    return round(float(steps.measured[reference_of(steps)]["ap"] - steps.measured[last]["ap"]), 3) + 0.0  # never -0
 
 
 def reference_of(steps: Steps) -> str:
