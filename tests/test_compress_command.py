@@ -51,8 +51,9 @@ def done(inputs, tmp_path_factory):
 def test_every_step_is_measured(done):
     _, _, report = done
     names = [step["name"] for step in report["steps"]]
-    assert names == ["original", "trained on", "pruned", "recovered", "sparse", "INT8", "INT8 trained"]
+    assert names == ["original", "trained on", "activation", "pruned", "recovered", "sparse", "INT8", "INT8 trained"]
     first, last = report["steps"][0], report["steps"][-1]
+    assert report["steps"][2]["params"] == first["params"]
     assert last["macs"] <= 0.62 * first["macs"] and last["params"] < first["params"]
     assert 0 < last["bytes"] < 0.4 * first["bytes"] and last["zipped"] < last["bytes"]
     assert last["precisions"].keys() <= {"u8", "i8"} and set(first["precisions"]) == {"f32"}
@@ -98,11 +99,12 @@ def test_steps_that_are_done_are_not_done_again(done, capsys, monkeypatch):
     def fail(*_args, **_kwargs):
         raise AssertionError("a finished step was done again")
 
-    for name in ("_prune", "_recover", "_sparsify", "_quantize", "_train_quantized", "_baseline"):
+    for name in ("_cheaper", "_recover", "_sparsify", "_quantize", "_train_quantized", "_baseline"):
         monkeypatch.setattr(ovyolo.compress.pipeline.Compression, name, fail)
+    monkeypatch.setattr(ovyolo.compress.pipeline, "prune_channels", fail)
     output.unlink()
     assert main(words) == 0
-    assert capsys.readouterr().err.count("done before") == 6
+    assert capsys.readouterr().err.count("done before") == 7
     after = json.loads(output.with_suffix(".compress.json").read_text())
     assert [step["ap"] for step in after["steps"]] == [step["ap"] for step in before["steps"]]
 
@@ -111,7 +113,7 @@ def test_a_budget_that_is_not_met_writes_nothing(inputs, tmp_path, capsys):
     checkpoint, data = inputs
     output = tmp_path / "none.xml"
     words = ["compress", str(checkpoint), "--data", str(data), "-o", str(output), *OPTIONS[:12], "--no-quantize"]
-    words += ["--recover-epochs", "0", "--no-baseline", "--max-drop", "0", "--sparsity", "0"]
+    words += ["--recover-epochs", "0", "--no-baseline", "--max-drop", "0", "--sparsity", "0", "--activation", "keep"]
 
     def worse(self, network, scores=iter([50.0, 40.0])):  # noqa: B008
         return {**dict.fromkeys(("ap50", "ap75", "ap_small"), 1.0), "ap": next(scores), "classes": {}}

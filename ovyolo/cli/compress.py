@@ -38,6 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, kind, text in NUMBERS:
         parser.add_argument(f"--{name}", type=kind, metavar="N", help=text)
     parser.add_argument("--criterion", choices=("taylor", "l1", "l2", "bn"), help="what channels are ranked by")
+    parser.add_argument("--weigh", choices=("params", "macs", "ms"), help="the cost that worth is divided by")
+    parser.add_argument(
+        "--activation", choices=("hardswish", "relu", "keep"),
+        help="instead of dearer ones such as SiLU (default: hardswish)",
+    )  # fmt: skip
     parser.add_argument(
         "--ptq-only", action="store_true", help="set ranges from pictures, train no quantizers (as --qat-epochs 0)"
     )
@@ -70,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
     recipe = FAST if options.fast else Recipe()
     if options.recipe:
         recipe = read_recipe(options.recipe, recipe)
-    names = [name.replace("-", "_") for name, _, _ in NUMBERS] + ["criterion"]
+    names = [name.replace("-", "_") for name, _, _ in NUMBERS] + ["criterion", "weigh", "activation"]
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if options.ptq_only:
         given["qat_epochs"] = 0

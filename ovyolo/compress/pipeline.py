@@ -14,9 +14,10 @@ import torch
 from torch import nn
 
 from ovyolo.compress.calibration import Calibration, choose_calibration
+from ovyolo.compress.channels import recalibrate
 from ovyolo.compress.journal import Journal, dataset_hash
 from ovyolo.compress.lineup import form_of
-from ovyolo.compress.pruning import PLANNED, prune_channels
+from ovyolo.compress.pruning import PLANNED, inputs_of, prune_channels
 from ovyolo.compress.qat.insert import insert_quantizers, picture_tensors
 from ovyolo.compress.qat.quantizers import PairGuard, is_quantized
 from ovyolo.compress.qat.sparsify import MagnitudeSchedule, is_sparse, sparsify
@@ -26,6 +27,7 @@ from ovyolo.compress.tuning import Tuning, fresh
 from ovyolo.errors import DataError
 from ovyolo.evaluate.predictions import Predictions
 from ovyolo.io.output import make_folder
+from ovyolo.train.activation import activations_of, with_activation
 from ovyolo.train.api import load_splits
 from ovyolo.train.augment import Augment
 from ovyolo.train.data import TrainingPictures
@@ -171,9 +173,12 @@ class Compression:
             if measured["trained on"]["ap"] > measured["original"]["ap"]:  # who knows more teaches better
                 self.tuning.teacher = self._as_teacher(networks["trained on"], team)
         network = self.dense
+        if self._has_dearer_activations():
+            network = networks["activation"] = self._step("activation", self._cheaper, measured)
         if recipe.prune_target():
-            network = networks["pruned"] = self._step("pruned", lambda: self._prune(team), measured)
-        if recipe.recover_epochs and (self._is_smaller(network) or not recipe.prune_target()):
+            whole = network
+            network = networks["pruned"] = self._step("pruned", lambda: prune_channels(self, whole, team), measured)
+        if recipe.recover_epochs and (self._is_changed(network) or not recipe.prune_target()):
             before = network
             network = networks["recovered"] = self._step("recovered", lambda: self._recover(before), measured)
         if recipe.sparsity:
@@ -214,9 +219,10 @@ class Compression:
         found = self.journal.measured.get(PLANNED)
         return None if found is None else float(found)
 
-    def _is_smaller(self, network: Network) -> bool:
-        """Whether channels are gone: a network that lost nothing has nothing to recover from."""
-        return sum(p.numel() for p in network.parameters()) < sum(p.numel() for p in self.dense.parameters())
+    def _is_changed(self, network: Network) -> bool:
+        """Whether channels are gone or activations are others: what lost nothing has nothing to recover from."""
+        smaller = sum(p.numel() for p in network.parameters()) < sum(p.numel() for p in self.dense.parameters())
+        return smaller or activations_of(network) != activations_of(self.dense)
 
     def _as_teacher(self, network: Network, team: Team) -> Network:
         """A copy that only tells what it sees."""
@@ -230,8 +236,13 @@ class Compression:
             lr=self.recipe.lr, judge=self.judge,
         )[0]  # fmt: skip
 
-    def _prune(self, team: Team) -> Network:
-        return prune_channels(self, team)
+    def _has_dearer_activations(self) -> bool:
+        wanted = self.recipe.activation
+        return wanted != "keep" and activations_of(with_activation(self.dense, wanted)) != activations_of(self.dense)
+
+    def _cheaper(self) -> Network:
+        """The original with another activation function, and batch norms that know it."""
+        return recalibrate(with_activation(self.dense, self.recipe.activation), inputs_of(self))
 
     def _recover(self, network: Network) -> Network:
         return self.tuning.run(

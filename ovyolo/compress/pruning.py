@@ -30,15 +30,15 @@ from ovyolo.train.team import Team
 if TYPE_CHECKING:
     from ovyolo.compress.pipeline import Compression
 
-__all__ = ["PLANNED", "prune_channels"]
+__all__ = ["PLANNED", "inputs_of", "prune_channels"]
 
 PLANNED = "measured when planned, times faster"
 RANKING_BATCHES = 8
 FEW_PICTURES = 4
 
 
-def prune_channels(run: Compression, team: Team) -> Network:
-    """A smaller network than ``run.dense``: channels go, in steps.
+def prune_channels(run: Compression, unpruned: Network, team: Team) -> Network:
+    """A smaller network than ``unpruned``: channels go, in steps, until it is as much faster than ``run.dense`` as asked.
 
     Raises:
         TargetError: the recipe's target cannot be reached; says how near it came.
@@ -46,9 +46,9 @@ def prune_channels(run: Compression, team: Team) -> Network:
     recipe = run.recipe
     target = recipe.prune_target()
     assert target is not None
-    profile = profile_network(run.dense.to("cpu"), run.imgsz)
+    profile = profile_network(unpruned.to("cpu"), run.imgsz)
     write_text(run.folder / "profile.json", json.dumps(profile.to_dict()))
-    before = amounts_of(run.dense, run.imgsz, profile)
+    before = amounts_of(unpruned, run.imgsz, profile)
     kind, value = target
     dense_ir = float_form(run.imgsz)(run.dense)
     form = float_form(run.imgsz)
@@ -57,19 +57,24 @@ def prune_channels(run: Compression, team: Team) -> Network:
         few = [run.pictures.varied(None).sample(0, i)[0] for i in range(min(FEW_PICTURES, len(run.pictures)))]
         form = int8_form(run.imgsz, few, recipe.keep_float)
         gain = run.journal.measure(
-            "INT8 alone, times faster",
-            lambda: measured_ratio({"first": dense_ir, "second": form(run.dense)}).value,
+            "with all channels, times faster",
+            lambda: measured_ratio({"first": dense_ir, "second": form(unpruned)}).value,
         )
-        run.say(f"INT8 alone is {gain:.2f} times faster")
+        run.say(f"with all channels it is {gain:.2f} times faster")
         by_channels = max(1.0, value / gain)
-    network = fresh(run.dense)
+    network = fresh(unpruned)
     steps = recipe.prune_steps if by_channels > 1.005 else 1
     for number in range(1, steps + 1):
         last = number == steps
         scores = None
         if by_channels > 1.005 or kind != "speedup":
             scores = _scores(run, network, team)
-        options: dict[str, Any] = {"scores": scores, "before": before, "criterion": recipe.criterion}
+        options: dict[str, Any] = {
+            "scores": scores,
+            "before": before,
+            "criterion": recipe.criterion,
+            "weigh": recipe.weigh,
+        }
         if kind == "speedup" and last:
             plan, found = plan_to_measured_speed(
                 network, dense_ir, value, by_channels, form, profile, run.say, **options
@@ -84,7 +89,7 @@ def prune_channels(run: Compression, team: Team) -> Network:
             break
         write_text(run.folder / f"plan-{number}.json", plan.to_json())
         network = apply_plan(network, plan)
-        network = recalibrate(network, _inputs(run, RANKING_BATCHES))
+        network = recalibrate(network, inputs_of(run))
         if recipe.prune_epochs and not last:
             network, _ = run.tuning.run(
                 fresh(network), run.folder / f"prune-{number}", title=f"pruning {number}/{steps}, epoch",
@@ -120,8 +125,8 @@ def _scores(run: Compression, network: Network, team: Team) -> Any:
     return found
 
 
-def _inputs(run: Compression, count: int) -> Any:
-    """Training pictures without augmentation, in batches."""
+def inputs_of(run: Compression, count: int = RANKING_BATCHES) -> Any:
+    """Some training pictures without augmentation, in batches."""
     plain = run.pictures.varied(None).batches(0, run.recipe.batch, run.settings.workers)
     for _, batch in zip(range(count), plain, strict=False):
         yield as_input(batch.pictures, torch.device("cpu"))

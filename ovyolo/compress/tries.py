@@ -13,7 +13,7 @@ from ovyolo.errors import TargetError
 __all__ = ["MOST_TRIES", "Found", "drop_of", "search", "table_of", "tries_of"]
 
 MOST_TRIES = 3
-BEFORE_RECOVERY = ("original", "trained on", "pruned")
+BEFORE_RECOVERY = ("original", "trained on", "activation", "pruned")
 
 
 @dataclass(frozen=True)
