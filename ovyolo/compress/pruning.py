@@ -38,7 +38,7 @@ FEW_PICTURES = 4
 
 
 def prune_channels(run: Compression, unpruned: Network, team: Team) -> Network:
-    """A smaller network than ``unpruned``: channels go, in steps, until it is as much faster than ``run.dense`` as asked.
+    """A smaller network than ``unpruned``: channels go, in steps; speed is against ``run.dense``.
 
     Raises:
         TargetError: the recipe's target cannot be reached; says how near it came.

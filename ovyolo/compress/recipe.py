@@ -24,8 +24,8 @@ class Recipe:
             machine; channels go until it is. None: as one of the next three says.
         channels, macs, params: the share of them that goes, instead of a speedup.
         criterion: by what channels are ranked: ``"taylor"``, ``"l1"``, ``"l2"`` or ``"bn"``.
-        activation: what takes the place of dearer activation functions: ``"hardswish"``, ``"relu"``, or ``"keep"``. In 8
-            bits SiLU's exponentials take a quarter of a nano's time.
+        activation: what takes the place of dearer activation functions: ``"hardswish"``, ``"relu"``, or ``"keep"``.
+            SiLU's exponentials take a quarter of a nano's time in 8 bits.
         weigh: what a channel's worth is divided by in the ranking: ``"params"``, ``"macs"`` or ``"ms"``, what it costs.
         prune_steps: rounds of pruning, with ``prune_epochs`` of training after each but the last.
         prune_epochs: see there.
