@@ -250,7 +250,8 @@ def markdown(report: dict[str, Any]) -> list[str]:
         lines.append(
             f"| {row['title']} | {row['epochs']} | {row['ap']:.2f} | {row['ap'] - reference['ap']:+.2f} "
             f"| {row['ap50']:.2f} | {row['ms']:.2f}, {row['original_ms']:.2f} | {row['speedup']:.2f} "
-            f"| {row['bytes'] / 1e6:.2f} | {row['zipped'] / 1e6:.2f} | {row['macs'] / whole:.2f} | {row['zeros']:.2f} | {peak} |"
+            f"| {row['bytes'] / 1e6:.2f} | {row['zipped'] / 1e6:.2f} | {row['macs'] / whole:.2f} "
+            f"| {row['zeros']:.2f} | {peak} |"
         )
     return lines
 

@@ -13,8 +13,10 @@ pytest.importorskip("nncf", reason="nncf is not installed: compression is not te
 from reference.squares import write_squares  # noqa: E402
 
 import ovyolo.compress.pipeline  # noqa: E402
+import ovyolo.compress.tuning  # noqa: E402
 from ovyolo import Detector  # noqa: E402
 from ovyolo.cli import main  # noqa: E402
+from ovyolo.compress.qat.sparsify import is_sparse  # noqa: E402
 from ovyolo.compress.qat.state import load_trained  # noqa: E402
 from ovyolo.runtime import read_model  # noqa: E402
 from ovyolo.train.architecture import new_network  # noqa: E402
@@ -122,6 +124,42 @@ def test_a_budget_that_is_not_met_writes_nothing(inputs, tmp_path, capsys):
         patch.setattr(ovyolo.compress.pipeline.StepValidation, "__call__", worse)
         assert main(words) == 2
     assert "10.00 points" in capsys.readouterr().err and not output.exists()
+
+
+def test_what_loses_too_much_is_tried_again_more_mildly(inputs, tmp_path, capsys, monkeypatch):
+    checkpoint, data = inputs
+    output = tmp_path / "mild.xml"
+    words = ["compress", str(checkpoint), "--data", str(data), "-o", str(output), *OPTIONS, "--no-quantize"]
+    words += ["--no-baseline", "--prune-steps", "1"]
+    whole = sum(one.numel() for one in new_network("n", ["bright", "dark"]).parameters())
+
+    def scores(self, network):
+        params = sum(one.numel() for one in network.parameters())
+        ap = 40.0 if is_sparse(network) else 48.0 if params < whole else 50.0
+        return {**dict.fromkeys(("ap50", "ap75", "ap_small", "ap_medium", "ap_large"), 1.0), "ap": ap, "classes": {}}
+
+    def fail(*_args, **_kwargs):
+        raise AssertionError("something was trained again")
+
+    monkeypatch.setattr(ovyolo.compress.pipeline.StepValidation, "__call__", scores)
+    assert main([*words, "--max-drop", "1"]) == 2
+    said = capsys.readouterr().err
+    assert "10.00 points (as asked), 2.00 points (no zeros), 2.00 points (recovering 2 epochs)" in said
+    assert "tried" in said and not output.exists()
+    work = output.with_name("mild-steps")
+    assert (work / "try-3" / "recovered.pt").is_file() and not (work / "try-2" / "recovered.pt").exists()
+    assert not (work / "try-3" / "pruned.pt").exists()
+    monkeypatch.setattr(ovyolo.compress.tuning.Tuning, "run", fail)
+    assert main([*words, "--max-drop", "5"]) == 0
+    report = json.loads(output.with_suffix(".compress.json").read_text())
+    assert [one["name"] for one in report["tries"]] == ["as asked", "no zeros"] and report["drop"] == 2.0
+    assert report["recipe"]["sparsity"] == 0 and report["steps"][-1]["name"] == "recovered"
+    assert "no zeros" in capsys.readouterr().out and "no zeros" in output.with_suffix(".compress.html").read_text()
+    same = (
+        torch.load(output.with_suffix(".pt"), weights_only=True),
+        torch.load(work / "recovered.pt", weights_only=True),
+    )
+    assert str(same[0]) == str(same[1])
 
 
 def test_a_speed_that_cannot_be_had(inputs, tmp_path, capsys):
