@@ -7,8 +7,8 @@
 
 Pictures of the data set are laid out side by side, at their own scale, on mosaics of 4096x4096 pixels; what is found is
 given back to the picture in which its centre lies and judged there by COCO's metrics, so that the bound of 100 boxes a
-class and picture does not count for a mosaic. All ways look at each mosaic in turn. SAHI's detector is ovyolo's own, of
-the same IR: what differs is slicing, scheduling and merging.
+class and picture does not count for a mosaic. All ways look at each mosaic in turn, and so does the network alone,
+the bound that no way of cutting and merging passes. ``sahi_ways.py`` says what SAHI's detectors are.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from sahi_ways import MAX_DET, sahi_way
 
 from ovyolo.bench.machine import describe, load_warning
 from ovyolo.dataset import DataSet, load_dataset
@@ -35,21 +35,27 @@ from ovyolo.detections import Detections
 from ovyolo.detector import model_file
 from ovyolo.evaluate import Predictions, score
 from ovyolo.evaluate.compare import Variant
+from ovyolo.evaluate.scores import Scores
 from ovyolo.io.images import read_image
-from ovyolo.letterbox import Letterbox
 from ovyolo.runtime import open_session
-from ovyolo.tiling import Tiler
+from ovyolo.tiling import Tiler, plan_tiles
 
 Look = Callable[[NDArray[np.uint8]], Detections]
 CURVE = ("plain", "imgsz=1280", "tile=2048", "tile=1280", "tile=640", "tile=640,full")
-MAX_DET = 3000
+# a bound on a sheet would cut off the least sure boxes of the pictures on it, which COCO's metrics count; SAHI has none
+NO_BOUND = 10**6
 
 
 class Mosaics:
-    """Pictures on sheets of ``side`` pixels, ``across`` by ``across`` on each."""
+    """Pictures on sheets of ``side`` pixels, ``across`` by ``across`` on each, ``sheets`` at most.
 
-    def __init__(self, dataset: DataSet, side: int, across: int) -> None:
-        self.dataset, self.side, self.across = dataset, side, across
+    Layout 0 has them in their order, the others in one drawn from the number.
+    """
+
+    def __init__(self, dataset: DataSet, side: int, across: int, sheets: int, layout: int = 0) -> None:
+        order = np.random.default_rng(layout).permutation(len(dataset)) if layout else np.arange(len(dataset))
+        self.dataset = dataset.subset(order[: sheets * across**2].tolist())
+        self.side, self.across = side, across
         self.pitch = side // across
         if any(max(item.size) > self.pitch for item in dataset.items):
             sys.exit(
@@ -99,70 +105,25 @@ def our_way(path: Path, text: str, options: argparse.Namespace, stack: ExitStack
         multi_label=options.conf < 0.1,
         device=session.device,
     )
-    tiler = Tiler(card, variant.settings, decode, iou=0.6, agnostic=False, max_det=MAX_DET)
+    tiler = Tiler(card, variant.settings, decode, iou=0.6, agnostic=False, max_det=NO_BOUND)
     return lambda image: tiler(image, session)
 
 
-def sahi_way(path: Path, tile: int, full: bool, options: argparse.Namespace, stack: ExitStack) -> Look:
-    """SAHI, its detector being the plain way of ovyolo on the same IR; its own defaults for merging."""
-    from sahi.models.base import DetectionModel
-    from sahi.predict import get_sliced_prediction
-    from sahi.prediction import ObjectPrediction
-
-    session, card = open_session(model_file(path, None, None), slots=1)
+def bare_way(path: Path, tiles: int, options: argparse.Namespace, stack: ExitStack) -> Callable[[], None]:
+    """The network alone, as often as a picture has tiles: no picture goes in, nothing is done with what comes out."""
+    session, _ = open_session(model_file(path, None, None), slots=None, hint=options.hint)
     stack.callback(session.close)
-    decode = partial(
-        Decoder(card),
-        conf=options.conf,
-        iou=0.6,
-        max_det=MAX_DET,
-        multi_label=options.conf < 0.1,
-        device=session.device,
-    )
+    session = session.another(session.slots + 1)
 
-    class Ours(DetectionModel):
-        def load_model(self) -> None:
-            self.model = session
+    def compute() -> None:
+        for number in range(tiles):
+            if number >= session.slots:
+                session.wait(number % session.slots)
+            session.submit(number % session.slots)
+        for number in range(max(0, tiles - session.slots), tiles):
+            session.wait(number % session.slots)
 
-        @property
-        def num_categories(self) -> int:
-            return len(card.names)
-
-        def perform_inference(self, image: NDArray[np.uint8]) -> None:
-            fit = Letterbox((image.shape[0], image.shape[1]), card.imgsz)
-            fit.into(image, session.input(0)[0])
-            session.submit(0)
-            self._original_predictions = decode(session.wait(0), fit)
-
-        def _create_object_prediction_list_from_original_predictions(
-            self, shift_amount_list: Any = None, full_shape_list: Any = None
-        ) -> None:
-            shift = shift_amount_list[0] if isinstance(shift_amount_list[0], (list, tuple)) else shift_amount_list
-            full_shape = full_shape_list[0] if isinstance(full_shape_list[0], (list, tuple)) else full_shape_list
-            self._object_prediction_list_per_image = [
-                [
-                    ObjectPrediction(
-                        bbox=box.tolist(), category_id=kind, category_name=card.names[kind], score=confidence,
-                        shift_amount=shift, full_shape=full_shape,
-                    )
-                    for box, confidence, kind in self._original_predictions
-                    if box[2] > box[0] and box[3] > box[1]
-                ]
-            ]  # fmt: skip
-
-    model = Ours(model_path=str(path), confidence_threshold=options.conf, device="cpu")
-
-    def look(image: NDArray[np.uint8]) -> Detections:
-        result = get_sliced_prediction(
-            image, model, slice_height=tile, slice_width=tile, overlap_height_ratio=0.2, overlap_width_ratio=0.2,
-            perform_standard_pred=full, verbose=0,
-        )  # fmt: skip
-        rows = [(*one.bbox.to_xyxy(), one.score.value, one.category.id) for one in result.object_prediction_list]
-        table = np.array(rows, float).reshape(-1, 6)
-        order = np.argsort(-table[:, 4], kind="stable")
-        return Detections.from_arrays(table[order, :4], table[order, 4], table[order, 5], card.names)
-
-    return look
+    return compute
 
 
 def main() -> None:
@@ -176,6 +137,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=4096)
     parser.add_argument("--across", type=int, default=6, help="pictures in a row of a mosaic")
     parser.add_argument("--sheets", type=int, default=99, help="at most so many mosaics")
+    parser.add_argument("--layouts", type=int, default=1, help="so many orders of the pictures on the mosaics")
     parser.add_argument("--conf", type=float, default=0.001)
     parser.add_argument("--hint", default="throughput", help="ovyolo's sessions: latency or throughput")
     parser.add_argument("--rounds", type=int, default=1)
@@ -196,60 +158,100 @@ def run(options: argparse.Namespace) -> None:
     )
     if noisy := load_warning():
         print(f"CAUTION: {noisy}")
-    mosaics = None
+    sheets: list[Mosaics] = []
     if options.data is not None:
-        mosaics = Mosaics(load_dataset(options.data), options.side, options.across)
-        count = min(len(mosaics), options.sheets)
+        dataset = load_dataset(options.data)
+        sheets = [
+            Mosaics(dataset, options.side, options.across, options.sheets, layout) for layout in range(options.layouts)
+        ]
+        size = (options.side, options.side)
         print(
-            f"{count} mosaics of {options.side}x{options.side}, {options.across}x{options.across} pictures each", end=""
+            f"{len(sheets[0])} mosaics of {options.side}x{options.side}, {options.across}x{options.across} pictures "
+            f"each, laid out in {options.layouts} ways",
+            end="",
         )
     else:
         picture = read_image(options.picture)
         picture = np.asarray(cv2.resize(picture, None, fx=options.enlarge, fy=options.enlarge), np.uint8)
-        count = 1
+        size = picture.shape[:2]
         print(f"{options.picture.name}, enlarged to {picture.shape[1]}x{picture.shape[0]}", end="")
-    print(f"; {options.model.name}, conf {options.conf}, ovyolo hint {options.hint}\n")
+    print(f"; {options.model.name}, conf {options.conf}, ovyolo hint {options.hint}\n", flush=True)
     with ExitStack() as stack:
         ways: dict[str, Look] = {}
         if options.sahi:
             for full in (False, True):
                 text = f"tile={options.tile}" + (",full" if full else "")
-                ways[f"ovyolo {text}"] = our_way(options.model, text, options, stack)
-                ways[f"sahi   {text}"] = sahi_way(options.model, options.tile, full, options, stack)
+                ways[f"{text}  ovyolo"] = our_way(options.model, text, options, stack)
+                for name, native in (("SAHI, as users write it", False), ("SAHI, ovyolo's detector", True)):
+                    ways[f"{text}  {name}"] = sahi_way(
+                        options.model, options.tile, full, native=native, conf=options.conf, stack=stack
+                    )
         else:
             for text in options.curve if options.smoke else CURVE:
                 ways[text] = our_way(options.model, text, options, stack)
+        first = sheets[0][0] if sheets else picture
         for look in ways.values():  # the first call loads and allocates
-            look(np.full((options.tile + 8, options.tile + 8, 3), 114, np.uint8))
-        found: dict[str, list[Detections]] = {name: [] for name in ways}
+            look(np.ascontiguousarray(first[: options.tile + 8, : options.tile + 8]))
+        imgsz = (640, 640)  # tiles do not depend on it where their size is given
+        tiles = plan_tiles(size, Variant.parse(f"tile={options.tile}").settings, imgsz).views
+        bare = bare_way(options.model, tiles, options, stack)
+        alone: list[float] = []
         times: dict[str, list[float]] = {name: [] for name in ways}
-        for number in range(count):
-            image = picture if mosaics is None else mosaics[number]
-            for turn in range(options.rounds):
-                for name, look in ways.items():
-                    begin = time.perf_counter()
-                    one = look(image)
-                    times[name].append(time.perf_counter() - begin)
-                    if turn == 0:
-                        found[name] += [one] if mosaics is None else mosaics.given_back(number, one)
-    width = max(map(len, ways))
-    print(f"{'':<{width}}  ms a picture" + ("      AP    AP50   small  medium   large" if mosaics else "   boxes"))
+        judged: dict[str, list[Scores]] = {name: [] for name in ways}
+        boxes: dict[str, int] = {}
+
+        def turn(image: NDArray[np.uint8]) -> dict[str, Detections]:
+            begin = time.perf_counter()
+            bare()
+            alone.append(time.perf_counter() - begin)
+            found = {}
+            for name, look in ways.items():
+                begin = time.perf_counter()
+                found[name] = look(image)
+                times[name].append(time.perf_counter() - begin)
+            return found
+
+        for _ in range(options.rounds if options.picture is not None else 0):
+            boxes = {name: len(one) for name, one in turn(picture).items()}
+        for mosaics in sheets:
+            parts: dict[str, list[Detections]] = {name: [] for name in ways}
+            for number in range(len(mosaics)):
+                image = mosaics[number]
+                for _ in range(options.rounds):
+                    found = turn(image)
+                for name, one in found.items():
+                    parts[name] += mosaics.given_back(number, one)
+            for name, ones in parts.items():
+                judged[name].append(score(mosaics.dataset, Predictions.from_detections(ones), detail=False))
+    report(ways, times, alone, tiles, judged if sheets else {}, boxes)
+    if options.sahi:
+        for text in (f"tile={options.tile}", f"tile={options.tile},full"):
+            for name in ("SAHI, as users write it", "SAHI, ovyolo's detector"):
+                ratios = np.array(times[f"{text}  {name}"]) / np.array(times[f"{text}  ovyolo"])
+                print(f"{text}: {name} takes {np.median(ratios):.2f} times as long as ovyolo (median of the turns)")
+        share = np.median(np.array(alone) / np.array(times[f"tile={options.tile}  ovyolo"]))
+        print(f"the network alone is {share:.0%} of ovyolo's time with tile={options.tile}")
+
+
+def report(
+    ways: dict[str, Look], times: dict[str, list[float]], alone: list[float], tiles: int,
+    judged: dict[str, list[Scores]], boxes: dict[str, int],
+) -> None:  # fmt: skip
+    """Times of all ways, and what they found: AP is the mean over layouts, with AP small of each."""
+    width = max(30, *map(len, ways))
+    print(
+        f"{'':<{width}}  ms a picture" + ("      AP    AP50   small  medium   large  small by layout" if judged else "")
+    )
+    print(f"{f'the network alone, {tiles} times':<{width}}  {1000 * float(np.median(alone)):>12.0f}")
     for name in ways:
         text = f"{name:<{width}}  {1000 * float(np.median(times[name])):>12.0f}"
-        if mosaics is None:
-            text += f"  {len(found[name][0]):>6}"
+        if judged:
+            figures = [(one.ap, one.ap50, one.ap_small, one.ap_medium, one.ap_large) for one in judged[name]]
+            text += "".join(f"  {value:6.3f}" for value in np.mean(figures, axis=0))
+            text += "  " + " ".join(f"{one.ap_small:.3f}" for one in judged[name])
         else:
-            judged = mosaics.dataset.subset(range(len(found[name])))
-            scores = score(judged, Predictions.from_detections(found[name]), detail=False)
-            text += "".join(
-                f"  {value:6.3f}"
-                for value in (scores.ap, scores.ap50, scores.ap_small, scores.ap_medium, scores.ap_large)
-            )
+            text += f"  {boxes[name]:>6} boxes"
         print(text)
-    if options.sahi:
-        for full in ("", ",full"):
-            theirs, ours = (times[f"{who} tile={options.tile}{full}"] for who in ("sahi  ", "ovyolo"))
-            print(f"sahi / ovyolo, tile={options.tile}{full}: {np.median(theirs) / np.median(ours):.2f}x")
 
 
 def made_here(options: argparse.Namespace, folder: Path) -> None:

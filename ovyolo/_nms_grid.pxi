@@ -60,6 +60,8 @@ cdef struct Grid:
     int16_t* shape_at
     # what a search found
     int32_t* found
+    # the memory of all of these but the links; NULL where it is someone else's
+    void* block
 
 
 cdef struct Cells:
@@ -67,12 +69,8 @@ cdef struct Cells:
 
 
 cdef void grid_free(Grid* grid) noexcept nogil:
-    free(grid.spot)
     free(grid.link)
-    free(grid.head)
-    free(grid.shape)
-    free(grid.shape_at)
-    free(grid.found)
+    free(grid.block)
     memset(grid, 0, sizeof(Grid))
 
 
@@ -101,21 +99,35 @@ cdef void grid_reset(Grid* grid, int64_t n) noexcept nogil:
     grid.free_link = NOTHING
 
 
-cdef int grid_init(Grid* grid, int64_t n) noexcept nogil:
-    """Room for n boxes; -1: no memory (and nothing to free)."""
-    cdef int64_t heads = heads_for(n)
-    memset(grid, 0, sizeof(Grid))
-    grid.spot = <Spot*> malloc(<size_t> (n + 1) * sizeof(Spot))
-    grid.head = <Head*> malloc(<size_t> heads * sizeof(Head))
-    grid.found = <int32_t*> malloc(<size_t> (n + 1) * sizeof(int32_t))
+cdef inline size_t grid_room(int64_t n) noexcept nogil:
+    """Bytes of a grid of n boxes, its links not counted."""
     # one shape more than there are pairs of levels: boxes too large for any cell
-    grid.shape = <Shape*> malloc(<size_t> (MOST_SHAPES + 1) * sizeof(Shape))
-    grid.shape_at = <int16_t*> malloc(<size_t> (MOST_SHAPES + 1) * sizeof(int16_t))
-    if grid.spot == NULL or grid.head == NULL or grid.found == NULL or grid.shape == NULL or grid.shape_at == NULL:
-        grid_free(grid)
-        return -1
+    return (
+        (MOST_SHAPES + 1) * (sizeof(Shape) + sizeof(int16_t)) + <size_t> heads_for(n) * sizeof(Head)
+        + <size_t> (n + 1) * (sizeof(Spot) + sizeof(int32_t))
+    )
+
+
+cdef void grid_lay_out(Grid* grid, void* room, int64_t n) noexcept nogil:
+    """An empty grid of n boxes in `grid_room(n)` bytes, aligned for doubles."""
+    memset(grid, 0, sizeof(Grid))
+    grid.shape = <Shape*> room
+    grid.head = <Head*> (grid.shape + MOST_SHAPES + 1)
+    grid.spot = <Spot*> (grid.head + heads_for(n))
+    grid.found = <int32_t*> (grid.spot + n + 1)
+    grid.shape_at = <int16_t*> (grid.found + n + 1)
     memset(grid.shape_at, 0xFF, (MOST_SHAPES + 1) * sizeof(int16_t))  # NOTHING, everywhere
     grid_reset(grid, n)
+
+
+cdef int grid_init(Grid* grid, int64_t n) noexcept nogil:
+    """Room for n boxes; -1: no memory (and nothing to free)."""
+    cdef void* block = malloc(grid_room(n))
+    memset(grid, 0, sizeof(Grid))
+    if block == NULL:
+        return -1
+    grid_lay_out(grid, block, n)
+    grid.block = block
     return 0
 
 

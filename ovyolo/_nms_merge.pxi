@@ -40,14 +40,13 @@ cdef struct Merge:
     double* box
     # for each input the kept box that it became part of, -1: none
     int64_t* group
+    # the memory of all of these, the grid's too, in one piece: an allocator that gives large pieces back to the system
+    # learns from its size to keep it for the next call, which then does not wait for fresh pages
+    void* block
 
 
 cdef void merge_free(Merge* merge) noexcept nogil:
-    free(merge.index)
-    free(merge.score)
-    free(merge.box)
-    free(merge.key)
-    free(merge.sorted)
+    free(merge.block)
     grid_free(&merge.grid)
 
 
@@ -139,13 +138,16 @@ cdef int merge_prepare(Merge* merge) noexcept nogil:
     cdef size_t room = <size_t> (n + 1)
     cdef const float* box
     cdef bint usable
-    merge.index = <int64_t*> malloc(room * sizeof(int64_t))
-    merge.score = <double*> malloc(room * sizeof(double))
-    merge.box = <double*> malloc(4 * room * sizeof(double))
-    merge.key = <uint64_t*> malloc(2 * room * sizeof(uint64_t))
-    merge.sorted = <Sorted*> malloc(room * sizeof(Sorted))
-    if merge.index == NULL or merge.score == NULL or merge.box == NULL or merge.key == NULL or merge.sorted == NULL:
+    merge.block = malloc(
+        room * (sizeof(int64_t) + 5 * sizeof(double) + 2 * sizeof(uint64_t) + sizeof(Sorted)) + grid_room(n)
+    )
+    if merge.block == NULL:
         return -1
+    merge.index = <int64_t*> merge.block
+    merge.score = <double*> (merge.index + room)
+    merge.box = merge.score + room
+    merge.key = <uint64_t*> (merge.box + 4 * room)
+    merge.sorted = <Sorted*> (merge.key + 2 * room)
     for i in range(n):
         merge.group[i] = NOTHING
         box = merge.xyxy + 4 * i
@@ -172,7 +174,8 @@ cdef int merge_prepare(Merge* merge) noexcept nogil:
         n = end_of_class(merge, i)
         largest = n - i if n - i > largest else largest
         i = n
-    return grid_init(&merge.grid, largest)
+    grid_lay_out(&merge.grid, merge.sorted + room, largest)
+    return 0
 
 
 cdef inline int64_t end_of_class(const Merge* merge, int64_t begin) noexcept nogil:
@@ -200,6 +203,9 @@ cdef int merge_all(Merge* merge) noexcept nogil:
         return status
     for i in range(merge.kept):
         merge.key[i] = key_of_score(<float> merge.score[i]) | <uint64_t> i
+    # of one class the best came first, and greedy ways change no score
+    if merge.how < MERGE_WBF and (merge.usable == 0 or end_of_class(merge, 0) == merge.usable):
+        return 0
     return sort_stable(merge.key, merge.key + merge.n, merge.kept)
 
 

@@ -292,7 +292,8 @@ class Detector:
 
         def open_frames(anew: bool) -> Session:
             inner = self._tile_slots
-            return TiledFrames(tiler, self._open(slots=inner)[0] if anew else self._session.another(inner), slots)
+            session = self._open(slots=inner)[0] if anew else self._session.another(inner)
+            return TiledFrames(tiler, session, slots, timeout)
 
         return Stream(source, open_frames, lambda found, _: found[0], StreamSettings(policy, on_error, timeout, slots))
 

@@ -97,6 +97,26 @@ def test_compare(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(capsys.readouterr().out)["ap"] == compared[0]["scores"]["ap"]
 
 
+def test_compare_says_which_objects_no_tile_holds(
+    spots: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    side = 4 * SIDE
+    cv2.imwrite(str(tmp_path / "images/0.png"), np.full((side, side, 3), 20, np.uint8))
+    large, edge = SIDE + 8, 16  # one fits in no tile, one just lies at the picture's edge
+    lines = [f"0 0.5 0.5 {large / side} {large / side}", f"0 {edge / 2 / side} 0.5 {edge / side} {edge / side}"]
+    (tmp_path / "labels/0.txt").write_text("\n".join(lines), encoding="utf-8")
+    (tmp_path / "data.yaml").write_text("val: images\nnames: [bright, grey]\n", encoding="utf-8")
+    words = ["val", str(spots / "spots.xml"), "--data", str(tmp_path / "data.yaml"), "--quiet", "--compare"]
+    assert (
+        main([*words, "plain", f"tile={SIDE},overlap=0.5", f"tile={SIDE},full", f"tile={2 * SIDE},overlap=0.75"]) == 0
+    )
+    notes = [line for line in capsys.readouterr().out.splitlines() if "seen in pieces" in line]
+    (note,) = notes
+    assert note.startswith(f"note: tile={SIDE},overlap=0.5: 1 of 2 objects lie whole in no tile")
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 from reference.seeing_session import CARD, SIDE, SeeingSession, Seer, place_picture
-from reference.spots import left_threads
 from reference.tiny_model import make_tiny_ir
 
 from ovyolo import Detector
-from ovyolo.errors import DimensionError, ModelError, OvyoloWarning
-from ovyolo.tiling import TiledFrames, Tiler, TileSettings, plan_tiles
+from ovyolo.errors import DimensionError, OvyoloWarning
+from ovyolo.tiling import Tiler, TileSettings, plan_tiles
 
 
 @pytest.fixture(scope="module")
@@ -223,36 +222,6 @@ def test_fewer_boxes_than_asked_for_are_the_best_and_it_says_so(tiny: Path) -> N
     image = canvas([(8 + 16 * i, 8 + 16 * j) for i in range(10) for j in range(10)], (192, 192))
     found = Detector(tiny, max_det=20)(image, tile=64, overlap=0.125)
     assert len(found) == 20 and found.truncated
-
-
-def test_streams_cut_frames_into_tiles(tiny: Path) -> None:
-    frames = [canvas([(8 + 16 * i, 40), (8 + 16 * i, 120)], (160, 200 + i)) for i in range(6)]
-    detector = Detector(tiny, hint="throughput")
-    with detector.stream(iter(frames), tile=64, overlap=0.125) as stream:
-        seen = [(frame.index, found) for frame, found in stream]
-    assert [index for index, _ in seen] == list(range(6))
-    for index, found in seen:
-        assert_equal(found, detector(frames[index], tile=64, overlap=0.125))
-        assert len(found) == 2
-    for _ in detector.stream(iter(frames), tile=64):
-        break  # leaving early ends the threads and does not compute what waits
-    assert not left_threads()
-
-
-def test_a_tile_that_hangs_does_not_hang_the_stream() -> None:
-    class Hanging(SeeingSession):
-        def wait(self, slot: int, timeout: float | None = None) -> list[Any]:
-            raise ModelError("the device gave no result within 1 s")
-
-    seer = Seer(np.zeros((0, 4)), np.zeros(0, np.int32), 0.0, np.random.default_rng(0))
-    tiler = Tiler(CARD, TileSettings(SIDE), seer, iou=0.45, agnostic=False, max_det=9)
-    frames = TiledFrames(tiler, Hanging(), 2)
-    for slot in range(2):
-        frames.hold(slot, place_picture(100, 100))
-        frames.submit(slot)
-    for slot in (0, 1, 0):
-        with pytest.raises(ModelError, match="no result"):
-            frames.wait(slot, 1)
 
 
 def test_threads_share_a_detector_that_tiles(tiny: Path) -> None:

@@ -23,7 +23,7 @@ from ovyolo.evaluate.metrics import score
 from ovyolo.evaluate.predictions import Predictions
 from ovyolo.evaluate.scores import Scores
 from ovyolo.evaluate.sizes import SizeEdges, score_by_size
-from ovyolo.evaluate.tiled import AHEAD, Frames, described, val_tiler
+from ovyolo.evaluate.tiled import AHEAD, Frames, described, pieces_note, val_tiler
 from ovyolo.progress import progress
 from ovyolo.runtime import Session
 from ovyolo.tiling import Tiler, TileSettings
@@ -201,6 +201,8 @@ def compare(
             predictions = predictions.classes_as(mapping)
         if note:
             predictions = replace(predictions, notes=(*predictions.notes, note))
+        if (pieces := pieces_note(lane.tiler, dataset)) is not None:
+            predictions = replace(predictions, notes=(*predictions.notes, f"{lane.variant.name}: {pieces}"))
         scores = score(dataset, predictions)
         if sizes is not None:
             scores = score_by_size(scores, dataset, predictions, sizes)

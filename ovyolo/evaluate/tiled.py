@@ -20,8 +20,9 @@ from ovyolo.progress import progress
 from ovyolo.runtime import Session
 from ovyolo.tiling import Tiler, TileSettings
 
-__all__ = ["Frames", "predict_tiled", "val_tiler"]
+__all__ = ["Frames", "pieces_note", "predict_tiled", "val_tiler"]
 
+ROUNDING = 0.5  # pixels by which a label may stick out of a tile that holds the object
 AHEAD = 2  # pictures that are read while one computes; they are large
 
 
@@ -104,3 +105,19 @@ def described(settings: TileSettings) -> dict[str, Any]:
     if settings.skip_flat:
         words["skip_flat"] = settings.skip_flat
     return words
+
+
+def pieces_note(tiler: Tiler, dataset: DataSet) -> str | None:
+    """What to say where tiles see labelled objects in pieces and nothing looks at the whole picture; else None."""
+    if tiler.settings.full:
+        return None
+    cut = 0
+    for item in dataset.items:
+        inside = (item.boxes + ROUNDING * np.array([1, 1, -1, -1])).astype(np.float32)
+        cut += int((~tiler.plan(item.size).holds(inside)).sum())
+    if not cut:
+        return None
+    return (
+        f"{cut} of {dataset.objects} objects lie whole in no tile and are seen in pieces: "
+        "try full, a larger tile or more overlap"
+    )

@@ -7,9 +7,10 @@
 
 from __future__ import annotations
 
+from ovyolo.tiling.frames import TiledFrames
 from ovyolo.tiling.merging import View, merge_views
 from ovyolo.tiling.plan import Plan, plan_tiles
-from ovyolo.tiling.runner import TiledFrames, Tiler
+from ovyolo.tiling.runner import Tiler
 from ovyolo.tiling.settings import TileSettings
 
 __all__ = ["Plan", "TileSettings", "TiledFrames", "Tiler", "View", "merge_views", "plan_tiles"]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,36 @@ from ovyolo.tiling.merging import View, merge_views
 from ovyolo.tiling.plan import Plan, plan_tiles
 from ovyolo.tiling.settings import TileSettings
 
-__all__ = ["TiledFrames", "Tiler"]
+__all__ = ["Belt", "TiledPicture", "Tiler"]
 
 Image = NDArray[np.uint8]
 Decode = Callable[[Sequence[Any], Letterbox], Detections]
 Box = tuple[int, int, int, int]
 FLAT_CELL = 4  # pixels over which noise is averaged before a tile is called flat
+
+
+@dataclass(eq=False)
+class TiledPicture:
+    """A picture, what of it the network is to look at, and what was found in that so far.
+
+    Args:
+        image: u8 BGR ``(h, w, 3)``; it must not change until all parts are done.
+        plan: where its tiles lie.
+        parts: boxes of what is looked at, in its pixels: tiles, then the whole region, if that is wanted.
+        tiles: how many of the parts are tiles.
+        found: in each part that is done, in the order of ``parts``, in pixels of the part.
+    """
+
+    image: Image
+    plan: Plan
+    parts: list[Box]
+    tiles: int
+    found: list[Detections] = field(default_factory=list)
+
+    @property
+    def done(self) -> bool:
+        """Whether all parts were looked at."""
+        return len(self.found) == len(self.parts)
 
 
 class Tiler:
@@ -45,7 +70,7 @@ class Tiler:
     ) -> None:
         self.card = card
         self.settings = settings.fitted(card)
-        self._decode = decode
+        self.decode = decode
         self._merging: dict[str, Any] = {
             "iou": iou, "agnostic": agnostic, "max_det": max_det, "how": self.settings.merge
         }  # fmt: skip
@@ -70,60 +95,41 @@ class Tiler:
             ModelError: the device failed.
             DimensionError: the region of interest lies outside the picture.
         """
-        plan = self.plan((image.shape[0], image.shape[1]))
-        boxes: list[Box] = [(x1, y1, x2, y2) for x1, y1, x2, y2 in plan.tiles.tolist()]
-        if self.settings.skip_flat:
-            boxes = [box for box in boxes if not self._is_flat(image[box[1] : box[3], box[0] : box[2]])]
-        tiles = len(boxes)
-        if plan.full:
-            boxes.append(plan.region)
-        found = self._computed(image, boxes, session, timeout)
-        if not found:
-            return Detections.empty(self.card.names, plan.size)
-        if plan.plain:
-            return found[0]
-        imgsz = self.card.imgsz
-        views = [
-            View(box, one, Letterbox((box[3] - box[1], box[2] - box[0]), imgsz).gain, number < tiles)
-            for number, (box, one) in enumerate(zip(boxes, found, strict=True))
-        ]
-        return merge_views(views, plan, **self._merging)
-
-    def _computed(self, image: Image, boxes: list[Box], session: Session, timeout: float | None) -> list[Detections]:
-        """What was found in each part of the picture, in its own pixels."""
-        found: list[Detections] = []
-        free = deque(range(session.slots))
-        under_way: deque[tuple[int, list[Letterbox]]] = deque()
-        batch = session.input_shape[0]
-
-        def collect() -> None:
-            slot, fits = under_way[0]
-            outputs = session.wait(slot, timeout)
-            under_way.popleft()
-            for place, fit in enumerate(fits):
-                found.append(self._decode([output[place : place + 1] for output in outputs], fit))
-            free.append(slot)
-
+        picture = self.cut(image)
+        belt = Belt(self, session, timeout)
         try:
-            for begin in range(0, len(boxes), batch):
-                if not free:
-                    collect()
-                slot = free.popleft()
-                target, fits = session.input(slot), []
-                for place, (x1, y1, x2, y2) in enumerate(boxes[begin : begin + batch]):
-                    fit = Letterbox((y2 - y1, x2 - x1), self.card.imgsz)
-                    fit.into(image[y1:y2, x1:x2], target[place])
-                    fits.append(fit)
-                session.submit(slot)
-                under_way.append((slot, fits))
-            while under_way:
-                collect()
+            for _ in belt.feed(picture):
+                pass
+            while belt.under_way:
+                belt.collect()
         finally:
-            # a slot that is left computing would read and write what the next picture puts there
-            for slot, _ in under_way:
-                with suppress(ModelError):
-                    session.wait(slot, timeout)
-        return found
+            belt.clear()
+        return self.merged(picture)
+
+    def cut(self, image: Image) -> TiledPicture:
+        """The picture with the parts that the network is to look at; nothing computes yet.
+
+        Raises:
+            DimensionError: the region of interest lies outside the picture.
+        """
+        plan = self.plan((image.shape[0], image.shape[1]))
+        parts: list[Box] = [(x1, y1, x2, y2) for x1, y1, x2, y2 in plan.tiles.tolist()]
+        if self.settings.skip_flat:
+            parts = [box for box in parts if not self._is_flat(image[box[1] : box[3], box[0] : box[2]])]
+        tiles = len(parts)
+        return TiledPicture(image, plan, [*parts, plan.region] if plan.full else parts, tiles)
+
+    def merged(self, picture: TiledPicture) -> Detections:
+        """The boxes of a picture all of whose parts are done."""
+        if not picture.found:
+            return Detections.empty(self.card.names, picture.plan.size)
+        if picture.plan.plain:
+            return picture.found[0]
+        views = [
+            View(box, one, Letterbox(_size(box), self.card.imgsz).gain, number < picture.tiles)
+            for number, (box, one) in enumerate(zip(picture.parts, picture.found, strict=True))
+        ]
+        return merge_views(views, picture.plan, **self._merging)
 
     def _is_flat(self, view: Image) -> bool:
         """Whether a tile has nothing in it: the means of its cells are all about the same grey."""
@@ -136,58 +142,71 @@ class Tiler:
         return bool(spread.max() < self.settings.skip_flat)
 
 
-class TiledFrames:
-    """A :class:`~ovyolo.runtime.Session` whose pictures are whole frames: what a stream needs to cut them into tiles.
-
-    ``hold`` takes the place of writing into a slot's input. The tiles of a frame are computed side by side when its
-    turn comes to be waited for, frames one after the other.
+class Belt:
+    """Tiles through the slots of a session, those of the next picture right behind those of the last.
 
     Args:
-        tiler: cuts, computes and merges.
-        session: computes tiles; closed with this one.
-        slots: how many frames can wait.
+        tiler: cuts and decodes.
+        session: computes; all its slots are free.
+        timeout: seconds that one inference may take.
     """
 
-    def __init__(self, tiler: Tiler, session: Session, slots: int) -> None:
-        self._tiler, self._session = tiler, session
-        self.input_shape = session.input_shape
-        self.device = session.device
-        self.slots = slots
-        self._blank = np.zeros(self.input_shape, np.uint8)
-        self._frames: dict[int, Image] = {}
-        self._broken: ModelError | None = None
+    def __init__(self, tiler: Tiler, session: Session, timeout: float | None) -> None:
+        self._tiler, self._session, self._timeout = tiler, session, timeout
+        self._free = deque(range(session.slots))
+        self._under_way: deque[tuple[int, list[Letterbox], TiledPicture]] = deque()
 
-    def hold(self, slot: int, image: Image) -> Letterbox:
-        """Take the slot's frame; where it lies in the network's input as a whole (nobody's concern here)."""
-        self._frames[slot] = image
-        return Letterbox((image.shape[0], image.shape[1]), self._tiler.card.imgsz)
+    @property
+    def under_way(self) -> bool:
+        """Whether anything computes."""
+        return bool(self._under_way)
 
-    def input(self, slot: int) -> Image:
-        """A picture of the network's own size, for who has no frame."""
-        return self._blank
-
-    def submit(self, slot: int) -> None:
-        """See :class:`~ovyolo.runtime.Session`; nothing computes before it is waited for."""
-        self._frames.setdefault(slot, self._blank[0])
-
-    def wait(self, slot: int, timeout: float | None = None) -> list[Any]:
-        """The slot's one output: its :class:`~ovyolo.Detections`. ``timeout`` is for one tile.
+    def feed(self, picture: TiledPicture) -> Iterator[TiledPicture]:
+        """Begin with all parts of a picture; each time that one had to be waited for, the picture that it was of.
 
         Raises:
-            ModelError: when a tile was not computed within ``timeout`` seconds, or the device failed.
+            ModelError: the device failed.
         """
-        if self._broken is not None:  # a tile may still compute: nothing more is begun
-            raise self._broken
-        image = self._frames.pop(slot, None)
-        if image is None:
-            return []
-        try:
-            return [self._tiler(image, self._session, timeout)]
-        except ModelError as error:
-            self._broken = error
-            raise
+        imgsz, batch = self._tiler.card.imgsz, self._session.input_shape[0]
+        for begin in range(0, len(picture.parts), batch):
+            if not self._free:
+                yield self.collect()
+            slot = self._free.popleft()
+            target, fits = self._session.input(slot), []
+            for place, box in enumerate(picture.parts[begin : begin + batch]):
+                x1, y1, x2, y2 = box
+                fit = Letterbox(_size(box), imgsz)
+                fit.into(picture.image[y1:y2, x1:x2], target[place])
+                fits.append(fit)
+            self._session.submit(slot)
+            self._under_way.append((slot, fits, picture))
 
-    def close(self) -> None:
-        """See :class:`~ovyolo.runtime.Session`."""
-        self._frames.clear()
-        self._session.close()
+    def collect(self) -> TiledPicture:
+        """Wait for what was begun first; the picture that it was of.
+
+        Raises:
+            ModelError: nothing came in time, or the device failed.
+        """
+        slot, fits, picture = self._under_way[0]
+        outputs = self._session.wait(slot, self._timeout)
+        self._under_way.popleft()
+        for place, fit in enumerate(fits):
+            picture.found.append(self._tiler.decode([output[place : place + 1] for output in outputs], fit))
+        self._free.append(slot)
+        return picture
+
+    def clear(self) -> None:
+        """Wait for what is under way, and throw it away.
+
+        A slot that is left computing would read and write what the next picture puts there.
+        """
+        while self._under_way:
+            slot = self._under_way.popleft()[0]
+            with suppress(ModelError):
+                self._session.wait(slot, self._timeout)
+            self._free.append(slot)
+
+
+def _size(box: Box) -> tuple[int, int]:
+    """``(height, width)``."""
+    return box[3] - box[1], box[2] - box[0]
