@@ -67,12 +67,16 @@ GROUPS = {
         **named("30 % fewer channels", "pruned", "recovered", *INT8),
     }),
     "int8": Group({"INT8": "PTQ", "INT8 trained": "QAT"}, NO_CHANNELS),
+    "hardswish": Group(
+        named("Hardswish", "recovered", *INT8), {"channels": None, "activation": "hardswish"}
+    ),
+    "relu": Group(named("ReLU", "recovered", *INT8), {"channels": None, "activation": "relu"}),
     "channels-50": Group(named("50 % fewer channels", "pruned", "recovered", *INT8), {"channels": 0.5}),
-    "zeros-60": Group(named("60 % zeros", "sparse", *INT8), {**NO_CHANNELS, "sparsity": 0.6}),
-    "zeros-80": Group(named("80 % zeros", "sparse", *INT8), {**NO_CHANNELS, "sparsity": 0.8}),
+    "zeros-60": Group(named("60 % zeros", "sparse", *INT8), {"channels": None, "sparsity": 0.6}),
+    "zeros-80": Group(named("80 % zeros", "sparse", *INT8), {"channels": None, "sparsity": 0.8}),
     "channels-30-zeros-60": Group(
         named("30 % fewer channels, 60 % zeros", "sparse", *INT8), {"sparsity": 0.6},
-        (*COMMON, "pruned", "recovered"),
+        (*COMMON, "pruned"),
     ),
     "no-distillation": Group(
         named("30 % fewer channels, no distillation", "recovered", *INT8), {"distill": 0.0}, (*COMMON, "pruned")
@@ -138,8 +142,8 @@ class Levers:
         self.imgsz = (options.imgsz, options.imgsz)
         self.out.mkdir(parents=True, exist_ok=True)
         recipe = Recipe(
-            speedup=None, channels=0.3, prune_steps=1, recover_epochs=options.epochs, sparsity=0.0,
-            sparsify_epochs=options.epochs, qat_epochs=options.qat_epochs, batch=options.batch,
+            speedup=None, channels=0.3, activation="keep", prune_steps=1, recover_epochs=options.epochs, sparsity=0.0,
+            qat_epochs=options.qat_epochs, batch=options.batch,
         )  # fmt: skip
         self.base = Compression(
             options.model, self.data(), self.out / BASE, recipe, self.imgsz, device=options.device, quiet=options.quiet
@@ -225,7 +229,7 @@ def trained(steps: Steps, step: str, recipe: Recipe) -> int:
         return 0 if step == "original" else recipe.epochs
     names = list(steps.networks)
     taken = {
-        "recovered": recipe.recover_epochs, "sparse": recipe.sparsify_epochs, "INT8 trained": recipe.qat_epochs,
+        "recovered": recipe.recover_epochs, "sparse": recipe.recover_epochs, "INT8 trained": recipe.qat_epochs,
     }  # fmt: skip
     return sum(taken.get(name, 0) for name in names[: names.index(step) + 1])
 

@@ -53,7 +53,7 @@ def test_the_first_that_fits_is_taken():
     found = search(first)
     assert found.run.recipe.sparsity == 0 and found.run.recipe.recover_epochs == 9
     assert [one["drop"] for one in found.tried] == [2.0, 0.9]
-    assert first.log[0] == ("try-2", ("original", "trained on", "activation", "pruned", "recovered"))
+    assert first.log[0] == ("try-2", ("original", "trained on", "activation", "pruned"))
 
 
 def test_all_keep_to_what_was_asked_for_but_zeros_and_epochs():

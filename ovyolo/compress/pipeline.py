@@ -20,7 +20,7 @@ from ovyolo.compress.lineup import form_of
 from ovyolo.compress.pruning import PLANNED, inputs_of, prune_channels
 from ovyolo.compress.qat.insert import insert_quantizers, picture_tensors
 from ovyolo.compress.qat.quantizers import PairGuard, is_quantized
-from ovyolo.compress.qat.sparsify import MagnitudeSchedule, is_sparse, sparsify
+from ovyolo.compress.qat.sparsify import MagnitudeSchedule, baked, is_sparse, sparsify
 from ovyolo.compress.qat.state import load_trained, save_trained
 from ovyolo.compress.recipe import Recipe
 from ovyolo.compress.tuning import Tuning, fresh
@@ -41,6 +41,7 @@ from ovyolo.train.validate import Validation
 __all__ = ["Compression", "Steps"]
 
 CLOSE_MOSAIC = 2  # epochs at the end of each training that see pictures as they are
+ZEROS_RISE = 0.6  # share of a recovery in which more and more weights become zero
 
 
 @dataclass(frozen=True)
@@ -178,12 +179,11 @@ class Compression:
         if recipe.prune_target():
             whole = network
             network = networks["pruned"] = self._step("pruned", lambda: prune_channels(self, whole, team), measured)
-        if recipe.recover_epochs and (self._is_changed(network) or not recipe.prune_target()):
-            before = network
-            network = networks["recovered"] = self._step("recovered", lambda: self._recover(before), measured)
+        before = network
         if recipe.sparsity:
-            dense = network
-            network = networks["sparse"] = self._step("sparse", lambda: self._sparsify(dense), measured)
+            network = networks["sparse"] = self._step("sparse", lambda: self._sparsify(before), measured)
+        elif recipe.recover_epochs and (self._is_changed(network) or not recipe.prune_target()):
+            network = networks["recovered"] = self._step("recovered", lambda: self._recover(before), measured)
         if recipe.quantize:
             smooth = network
             network = networks["INT8"] = self._step("INT8", lambda: self._quantize(smooth), measured)
@@ -251,17 +251,20 @@ class Compression:
         )[0]  # fmt: skip
 
     def _sparsify(self, network: Network) -> Network:
+        """Recovers while weights become zero: most of the training is left for what remains."""
         recipe = self.recipe
+        if recipe.recover_epochs:
+            sparse = sparsify(fresh(network), 0.0, how=recipe.sparsify)
+            rise = max(1, round(ZEROS_RISE * recipe.recover_epochs))
+            schedule = MagnitudeSchedule(sparse, recipe.sparsity, rise, how=recipe.sparsify)
+            sparse, _ = self.tuning.run(
+                sparse, self.folder / "sparsify", title="zeros, epoch", epochs=recipe.recover_epochs, lr=recipe.lr,
+                judge=self.judge, save=_save_trained, before_epoch=schedule.step, best_after=rise,
+                channels_last=False,
+            )  # fmt: skip
+            network = baked(sparse)
         # without batch norms: zeros are then what is stored, and the converter keeps the layers' names
-        sparse = sparsify(fresh(fuse_batch_norms(network)), 0.0, how=recipe.sparsify)
-        if not recipe.sparsify_epochs:
-            return sparsify(sparse, recipe.sparsity, how=recipe.sparsify)
-        rise = MagnitudeSchedule(sparse, recipe.sparsity, max(1, recipe.sparsify_epochs - 1), how=recipe.sparsify)
-        return self.tuning.run(
-            sparse, self.folder / "sparsify", title="zeros, epoch", epochs=recipe.sparsify_epochs, lr=recipe.lr / 2,
-            judge=self.judge, save=_save_trained, before_epoch=rise.step,
-            best_after=recipe.sparsify_epochs - 1, channels_last=False,
-        )[0]  # fmt: skip
+        return sparsify(fuse_batch_norms(network), recipe.sparsity, how=recipe.sparsify)
 
     def _quantize(self, network: Network) -> Network:
         calibration = self._calibration.get(self.recipe.calibration)

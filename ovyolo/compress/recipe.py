@@ -30,9 +30,9 @@ class Recipe:
         prune_steps: rounds of pruning, with ``prune_epochs`` of training after each but the last.
         prune_epochs: see there.
         recover_epochs: training after the channels are gone; left out where none had to go.
-        sparsity: the share of weights that become zero on top; they make a zipped file smaller, nothing faster.
+        sparsity: the share of weights that become zero while it recovers; they make a zipped file smaller, nothing
+            faster.
         sparsify: ``"global"`` or ``"local"`` magnitude.
-        sparsify_epochs: of training while weights become zero.
         quantize: whether the result is INT8.
         qat_epochs: of training with quantizers; 0 stops at post-training quantization.
         keep_float: layers that stay in floating point, such as ``"model.24"``.
@@ -67,7 +67,6 @@ class Recipe:
     recover_epochs: int = 9
     sparsity: float = 0.6
     sparsify: str = "global"
-    sparsify_epochs: int = 3
     quantize: bool = True
     qat_epochs: int = 2
     keep_float: tuple[str, ...] = ()
@@ -84,7 +83,7 @@ class Recipe:
         self.prune_target()
         for name in ("prune_steps", "batch", "calibration"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "a whole number from 1")
-        for name in ("prune_epochs", "recover_epochs", "sparsify_epochs", "qat_epochs", "seed"):
+        for name in ("prune_epochs", "recover_epochs", "qat_epochs", "seed"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "a whole number from 0")
         for name in ("lr", "qat_lr"):
             require(0 < getattr(self, name) < 1, name, getattr(self, name), "a number above 0")
@@ -123,8 +122,7 @@ class Recipe:
     def epochs(self) -> int:
         """Of training in all."""
         pruning = (self.prune_steps - 1) * self.prune_epochs if self.prune_target() else 0
-        zeros = self.sparsify_epochs if self.sparsity else 0
-        return pruning + self.recover_epochs + zeros + (self.qat_epochs if self.quantize else 0)
+        return pruning + self.recover_epochs + (self.qat_epochs if self.quantize else 0)
 
     def channel_target(self, kind: str, value: float) -> Target:
         """As the channels' room takes it."""

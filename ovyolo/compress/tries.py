@@ -44,7 +44,7 @@ def tries_of(recipe: Recipe) -> list[tuple[str, Recipe, tuple[str, ...]]]:
     tries: list[tuple[str, Recipe, tuple[str, ...]]] = [("as asked", recipe, ())]
     if recipe.sparsity:
         recipe = replace(recipe, sparsity=0.0)
-        tries.append(("no zeros", recipe, (*BEFORE_RECOVERY, "recovered")))
+        tries.append(("no zeros", recipe, BEFORE_RECOVERY))
     if recipe.recover_epochs:
         recipe = replace(recipe, recover_epochs=2 * recipe.recover_epochs)
         tries.append((f"recovering {recipe.recover_epochs} epochs", recipe, BEFORE_RECOVERY))
@@ -72,9 +72,10 @@ def search(first: Compression) -> Found:
             first.say(f"try {number}: {name}")
         steps = run.run()
         last = list(steps.networks)[-1]
+        recovered = not steps.networks.keys().isdisjoint(("recovered", "sparse"))
         tried.append({
-            "name": name, "ap": steps.measured[last]["ap"], "drop": drop_of(steps),
-            "speedup": first.planned_speedup, "recovered": "recovered" in steps.networks,
+            "name": name, "ap": steps.measured[last]["ap"], "drop": drop_of(steps), "speedup": first.planned_speedup,
+            "recovered": recovered,
         })  # fmt: skip
         if allowed is None or tried[-1]["drop"] <= allowed:
             return Found(run, steps, tried)

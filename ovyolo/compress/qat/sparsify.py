@@ -14,14 +14,30 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ovyolo.compress.qat.bridge import hooks_of, load_nncf_torch, mask_name, nncf_at_work, operations_of_layers
+from ovyolo.compress.qat.bridge import (
+    hooks_of,
+    load_nncf_torch,
+    mask_name,
+    nncf_at_work,
+    operations_of_layers,
+    without_hooks,
+)
 from ovyolo.compress.qat.quantizers import is_quantized
 from ovyolo.errors import DimensionError, UnsupportedModelError
 
 if TYPE_CHECKING:
     from ovyolo.train.network import Network
 
-__all__ = ["HOW", "MagnitudeSchedule", "RegularizedSparsity", "effective_weights", "is_sparse", "sparsify", "zeros"]
+__all__ = [
+    "HOW",
+    "MagnitudeSchedule",
+    "RegularizedSparsity",
+    "baked",
+    "effective_weights",
+    "is_sparse",
+    "sparsify",
+    "zeros",
+]
 
 # ways to choose weights, and NNCF's names for them
 HOW = {
@@ -83,6 +99,16 @@ def effective_weights(network: nn.Module) -> dict[str, Tensor]:
             found[name] = mask.eval()(value).detach()
             mask.train(training)
     return found
+
+
+def baked(network: Network) -> Network:
+    """A copy without masks, whose masked weights are plain zeros."""
+    masked, plain = effective_weights(network), without_hooks(network)
+    with torch.no_grad():
+        for name, parameter in plain.named_parameters():
+            if name in masked:
+                parameter.copy_(masked[name])
+    return plain.train(network.training)
 
 
 def zeros(network: nn.Module) -> dict[str, float]:
