@@ -129,7 +129,7 @@ def tiny(options: argparse.Namespace, folder: Path) -> None:
     from ovyolo.train.network import save_network
 
     options.imgsz, options.batch, options.epochs, options.qat_epochs, options.quiet = 128, 4, 1, 1, True
-    options.rows, options.out = ["criterion-l1"], options.out or folder / "out"
+    options.rows, options.out = ["criterion-l1"], folder / "out"
     options.data = make_dataset(folder / "boards", train=8, val=4, imgsz=128, quiet=True)
     options.model = save_network(new_network("n", list(CLASSES), seed=0), folder / "n.pt")
 
