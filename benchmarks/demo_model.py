@@ -10,6 +10,7 @@ Started again with the same ``--work`` it goes on where it was. See benchmarks/R
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import shutil
@@ -107,22 +108,16 @@ def make(options: argparse.Namespace) -> None:
         data = make_dataset(
             "boards", **smoke["boards"], seed=TRAINING_SEED, imgsz=settings.imgsz, defects=DEFECTS, quiet=options.quiet
         )
-        folder = Path("train")
-        if (folder / "state.pt").exists():
-            trained = resume(folder, quiet=options.quiet)
-        else:
-            trained = train("n", data, folder, settings, quiet=options.quiet)
-        told = {name: value for name, value in trained.figures.items() if isinstance(value, float)}
+        best, figures = train_once(data, Path("train"), settings, options.quiet)
+        told = {name: value for name, value in figures.items() if isinstance(value, float)}
         print(f"trained in {time.perf_counter() - began:.0f} s: {told}", flush=True)
         if options.train_only:
             return
         made = Shipped.of(make_folder("model"))
-        export(trained.best, made.dense, settings.imgsz)
-        result = compress(
-            trained.best, data, made.compressed, recipe, work="steps", imgsz=settings.imgsz, quiet=options.quiet
-        )
+        export(best, made.dense, settings.imgsz)
+        result = compress(best, data, made.compressed, recipe, work="steps", imgsz=settings.imgsz, quiet=options.quiet)
         print(text_table(result.report), flush=True)
-        note = told_of(trained.figures, result.report, settings, smoke["boards"])
+        note = told_of(figures, result.report, settings, smoke["boards"])
         for path in made.files():
             put(path, make_folder(out) / path.name)
         with replacing(out / "README.md") as part:
@@ -131,6 +126,19 @@ def make(options: argparse.Namespace) -> None:
         os.chdir(usual)
     size = sum(path.stat().st_size for path in out.iterdir())
     print(f"written: {out} ({size / 1e6:.1f} MB) in {time.perf_counter() - began:.0f} s")
+
+
+def train_once(data: Path, folder: Path, settings: TrainSettings, quiet: bool) -> tuple[Path, dict[str, Any]]:
+    """The trained checkpoint and its figures. One that is finished is left as it is: resuming would write the same
+    weights into another file, and the steps of the compression, which know it by its hash, would not be its own."""
+    note = folder / "done.json"
+    if note.is_file():
+        return folder / "best.pt", json.loads(note.read_text(encoding="utf-8"))
+    begun = (folder / "state.pt").exists()
+    result = resume(folder, quiet=quiet) if begun else train("n", data, folder, settings, quiet=quiet)
+    with replacing(note) as part:
+        part.write_text(json.dumps(result.figures), encoding="utf-8")
+    return result.best, dict(result.figures)
 
 
 def told_of(figures: Any, report: dict[str, Any], settings: TrainSettings, boards: dict[str, int]) -> str:
