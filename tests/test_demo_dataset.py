@@ -108,7 +108,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main([*words, "--png"]) == 2
     err = capsys.readouterr().err
     assert err.startswith("error: ") and err.count("\n") == 1 and "another folder" in err
-    for wrong in (["demo"], ["demo", "boards"], [*words[:-1], "-1"], [*words, "--imgsz", "x"]):
+    for wrong in (["demo", "boards"], [*words[:-1], "-1"], [*words, "--imgsz", "x"]):
         with pytest.raises(SystemExit) as left:
             main(wrong)
         assert left.value.code == 2

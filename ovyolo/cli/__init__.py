@@ -27,7 +27,7 @@ COMMANDS = {
     "compress": "make a trained detector smaller and faster: fewer channels, trained quantizers, and what it cost",
     "train": "train a detector, or go on with one, on labelled pictures",
     "bench": "measure what models cost here: latency by part, throughput, cold start, memory",
-    "demo": "make synthetic circuit boards with labelled defects (`ovyolo demo boards`)",
+    "demo": "find defects on fresh synthetic boards with the model that comes with ovyolo, as trained and compressed",
     "info": "say what a model is: its card, inputs, outputs, precision, size",
     "vpu": "Myriad sticks: make the environment for them, compile blobs, check what is missing",
     "doctor": "say what this machine has: OpenVINO, devices, CPU, and what is missing for what",

@@ -1,9 +1,10 @@
-"""``ovyolo demo``: a group of subcommands around synthetic circuit boards."""
+"""``ovyolo demo``: the shipped model on fresh synthetic boards; ``ovyolo demo boards``: boards as a data set."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from ovyolo.cli.arguments import image_size, positive
 
@@ -17,7 +18,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     from ovyolo.demo.appearance import STYLES
 
-    parts = parser.add_subparsers(dest="part", metavar="PART", required=True)
+    parser.add_argument("--boards", type=positive, default=60, metavar="N", help="how many to draw (default: 60)")
+    parser.add_argument("--seed", type=count, default=1, metavar="S", help="another seed, other boards (default: 1)")
+    parser.add_argument("-o", "--output", metavar="DIR", help="folder to write (default: runs/demo/N)")
+    parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: OpenVINO decides)")
+    parser.add_argument("--quiet", action="store_true", help="only the table")
+    parser.epilog = """examples:
+  ovyolo demo
+  ovyolo demo --boards 200 --seed 7 -o result
+  ovyolo demo boards FOLDER          boards and labels as a YOLO data set
+
+Draws boards, finds their defects with the model that comes with ovyolo, as it was trained and compressed, and says
+what compressing cost and gained on this machine. The folder gets pictures/, report.html, and the boards."""
+    parser.set_defaults(work=show)
+    parts = parser.add_subparsers(dest="part", metavar="boards", title="instead")
     boards = parts.add_parser(
         "boards", help="make a data set of boards", description="Make a YOLO data set of synthetic circuit boards.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -43,6 +57,29 @@ An interrupted run goes on when it is started again; so does one that is asked f
 def run(options: argparse.Namespace) -> int:
     """Do the part that was asked for."""
     return int(options.work(options))
+
+
+def show(options: argparse.Namespace) -> int:
+    """Hold the two forms of the shipped model side by side; print the table, write pictures and the page."""
+    from ovyolo.cli.detect import next_folder
+    from ovyolo.demo.contest import hold_contest
+    from ovyolo.demo.page import write_page, write_pictures
+    from ovyolo.errors import DataError
+
+    folder = Path(options.output) if options.output else next_folder(Path("runs") / "demo")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DataError(f"{folder} is there already and not empty: name a new folder with -o")
+    contest = hold_contest(
+        folder / "boards", boards=options.boards, seed=options.seed, threads=options.threads, quiet=options.quiet,
+        say=lambda text: None if options.quiet else print(text, file=sys.stderr, flush=True),
+    )  # fmt: skip
+    pictures = write_pictures(contest, folder / "pictures")
+    page = write_page(contest, pictures, folder / "report.html")
+    print(contest.table())
+    if not options.quiet:
+        print(f"written: {folder / 'pictures'}", file=sys.stderr)
+        print(f"written: {page}", file=sys.stderr)
+    return 0
 
 
 def make_boards(options: argparse.Namespace) -> int:

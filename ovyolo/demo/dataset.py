@@ -42,6 +42,7 @@ def make_dataset(
     seed: int = 0,
     imgsz: int | tuple[int, int] = 640,
     style: str | None = None,
+    defects: int | None = None,
     suffix: str = ".jpg",
     quiet: bool = False,
 ) -> Path:
@@ -56,7 +57,7 @@ def make_dataset(
         train, val: how many boards.
         seed: a whole number from 0.
         imgsz: side of the pictures in pixels, or height and width.
-        style: as in :func:`~ovyolo.demo.boards.make_board`.
+        style, defects: as in :func:`~ovyolo.demo.boards.make_board`.
         suffix: ``.jpg`` (quality 95) or ``.png`` (exact, five times as large).
         quiet: no progress bar.
 
@@ -76,9 +77,10 @@ def make_dataset(
     """
     size = (imgsz, imgsz) if isinstance(imgsz, int) else imgsz
     counts = {"train": train, "val": val}
-    _check(counts, seed, size, style, suffix)
+    _check(counts, seed, size, style, suffix, defects)
     folder = Path(folder)
     made = {"version": VERSION, "seed": seed, "size": list(size), "style": style, "suffix": suffix}
+    made |= {} if defects is None else {"defects": defects}
     _begin(folder, made, counts, suffix)
     parts = [make_folder(folder / kind / split) for kind in ("images", "labels") for split in SPLITS]
     for part in (folder, *parts):  # a run that was killed may have left an unfinished file
@@ -87,7 +89,7 @@ def make_dataset(
     wanted = [(split, index) for split in SPLITS for index in range(counts[split])]
     missing = [one for one in wanted if not all(path.is_file() for path in _paths(folder, *one, suffix))]
     for split, index in progress(missing, total=len(missing), unit="board", quiet=quiet):
-        picture, boxes, class_id = make_board(seed_of(seed, split, index), size, style=style)
+        picture, boxes, class_id = make_board(seed_of(seed, split, index), size, style=style, defects=defects)
         image, label = _paths(folder, split, index, suffix)
         _write(label, _label_text(boxes, class_id, size).encode())
         _write(image, _encoded(picture, suffix))
@@ -152,7 +154,9 @@ def _begin(folder: Path, made: dict[str, Any], counts: dict[str, int], suffix: s
         _write(note, json.dumps(made).encode())
 
 
-def _check(counts: dict[str, int], seed: int, size: tuple[int, int], style: str | None, suffix: str) -> None:
+def _check(
+    counts: dict[str, int], seed: int, size: tuple[int, int], style: str | None, suffix: str, defects: int | None
+) -> None:
     for split, count in counts.items():
         if not isinstance(count, int) or count < 0:
             raise DimensionError(f"{split} is {count!r}: give how many boards, a whole number from 0")
@@ -163,5 +167,7 @@ def _check(counts: dict[str, int], seed: int, size: tuple[int, int], style: str 
     check_size("imgsz", size)
     if style is not None and style not in STYLES:
         raise DimensionError(f"style is {style!r}: give one of {', '.join(STYLES)}, or None for a mixture")
+    if defects is not None and (not isinstance(defects, int) or defects < 0):
+        raise DimensionError(f"defects is {defects!r}: give a whole number from 0, or None")
     if suffix not in SUFFIXES:
         raise DimensionError(f"suffix is {suffix!r}: give one of {', '.join(SUFFIXES)}")
