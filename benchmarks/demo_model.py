@@ -46,9 +46,9 @@ SETTINGS = TrainSettings(
 )  # fmt: skip
 # all that decides is said here, so that other defaults make the same model
 RECIPE = Recipe(
-    speedup=None, macs=0.3, criterion="taylor", weigh="params", activation="hardswish", prune_steps=2, prune_epochs=1, recover_epochs=5, sparsity=0.0,
-    quantize=True, qat_epochs=1, distill=1.0, lr=0.005, qat_lr=0.0005, batch=16, calibration=128, baseline=False,
-    max_drop=None, seed=TRAINING_SEED,
+    speedup=None, macs=0.3, activation="hardswish", criterion="taylor", weigh="params", prune_steps=2, prune_epochs=1,
+    recover_epochs=5, sparsity=0.0, quantize=True, qat_epochs=1, distill=1.0, lr=0.005, qat_lr=0.0005, batch=16,
+    calibration=128, baseline=False, max_drop=None, seed=TRAINING_SEED,
 )  # fmt: skip
 SMOKE = {
     "boards": {"train": 12, "val": 6},

@@ -38,7 +38,7 @@ class Run:
 
 
 def run_of(*drops, **more):
-    recipe = Recipe(sparsity=0.6, recover_epochs=9, max_drop=1.0)
+    recipe = Recipe(speedup=3.3, sparsity=0.6, recover_epochs=9, max_drop=1.0)
     lost = dict(zip(((0.6, 9), (0.0, 9), (0.0, 18)), drops, strict=False))
     return Run(recipe, lost, **more)
 

@@ -8,14 +8,14 @@ import sys
 from ovyolo.cli.arguments import image_size, positive
 
 NUMBERS = (
-    ("speedup", float, "times faster than the FP32 original, everything together (default: 3.3; with --fast 2.5)"),
+    ("speedup", float, "times faster than the FP32 original, everything together (default: 3; with --fast 2.5)"),
     ("channels", float, "share of the channels to remove, instead of a speedup"),
     ("macs", float, "share of the multiplications to remove, instead of a speedup"),
     ("params", float, "share of the parameters to remove, instead of a speedup"),
     ("prune-steps", int, "rounds of pruning (default: 2)"),
     ("prune-epochs", int, "epochs between two rounds (default: 1)"),
-    ("recover-epochs", int, "epochs after the last (default: 9)"),
-    ("sparsity", float, "share of weights that become zero; smaller when zipped, not faster (default: 0.6)"),
+    ("recover-epochs", int, "epochs after the last (default: 12)"),
+    ("sparsity", float, "share of weights that become zero; smaller when zipped, not faster (default: 0)"),
     ("qat-epochs", int, "epochs with quantizers (default: 2)"),
     ("distill", float, "weight of what the original says beside the labels (default: 1)"),
     ("lr", float, "learning rate (default: 0.01)"),

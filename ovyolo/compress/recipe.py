@@ -55,7 +55,7 @@ class Recipe:
         ('macs', 0.5)
     """
 
-    speedup: float | None = 3.3
+    speedup: float | None = 3.0
     channels: float | None = None
     macs: float | None = None
     params: float | None = None
@@ -64,8 +64,8 @@ class Recipe:
     weigh: str = "params"
     prune_steps: int = 2
     prune_epochs: int = 1
-    recover_epochs: int = 9
-    sparsity: float = 0.6
+    recover_epochs: int = 12
+    sparsity: float = 0.0
     sparsify: str = "global"
     quantize: bool = True
     qat_epochs: int = 2
