@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from ovyolo.cli.arguments import image_size, positive
+from ovyolo.cli.arguments import image_size, positive, seconds
 
 
 def count(text: str) -> int:
@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=count, default=1, metavar="S", help="another seed, other boards (default: 1)")
     parser.add_argument("-o", "--output", metavar="DIR", help="folder to write (default: runs/demo/N)")
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: OpenVINO decides)")
+    parser.add_argument("--seconds", type=seconds, default=4.0, metavar="S", help="to time each for (default: 4)")
     parser.add_argument("--quiet", action="store_true", help="only the table")
     parser.epilog = """examples:
   ovyolo demo
@@ -70,7 +71,8 @@ def show(options: argparse.Namespace) -> int:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder} is there already and not empty: name a new folder with -o")
     contest = hold_contest(
-        folder / "boards", boards=options.boards, seed=options.seed, threads=options.threads, quiet=options.quiet,
+        folder / "boards", boards=options.boards, seed=options.seed, threads=options.threads, seconds=options.seconds,
+        quiet=options.quiet,
         say=lambda text: None if options.quiet else print(text, file=sys.stderr, flush=True),
     )  # fmt: skip
     pictures = write_pictures(contest, folder / "pictures")

@@ -31,7 +31,6 @@ NAMES = ("FP32", "compressed INT8")
 CONF, IOU = 0.25, 0.45
 MATCH_IOU = 0.5
 KEEP_BYTES = 256 * 2**20
-SECONDS = 4.0
 HOW_TO_AP = "AP is judged by faster-coco-eval: `pip install 'ovyolo[val]'`, then run this again"
 
 
@@ -107,10 +106,8 @@ class Contest:
     def speed(self) -> str:
         """The ratio as a sentence."""
         ratio = self.ratio
-        return (
-            f"{self.forms[1].name} is {ratio.value:.2f} times faster ({ratio.low:.2f} to {ratio.high:.2f}), "
-            f"{ratio.rounds} rounds in turn"
-        )
+        bounds = f"({ratio.low:.2f} to {ratio.high:.2f}, {ratio.rounds} rounds in turn)"
+        return f"{ratio.first} takes {ratio.value:.2f} times as long as {ratio.second} {bounds}"
 
 
 def _points(value: float | None) -> str:
@@ -123,7 +120,7 @@ def hold_contest(
     boards: int = 60,
     seed: int = 1,
     threads: int | None = None,
-    seconds: float = SECONDS,
+    seconds: float = 4.0,
     quiet: bool = True,
     say: Callable[[str], None] = lambda text: None,
 ) -> Contest:
