@@ -188,3 +188,24 @@ def test_damaged_files_of_ours_are_refused(how, tmp_path):
 def test_wrong_arguments(wrong):
     with pytest.raises(DimensionError):
         new_network(**{"architecture": "n", "names": ["a"], **wrong})
+
+
+def test_files_are_alike_where_networks_are(tmp_path):
+    network = new_network("n", ["a"], seed=1)
+    one, other = (save_network(network, tmp_path / folder / "net.pt") for folder in ("one", "other"))
+    assert one.read_bytes() == other.read_bytes()
+
+
+def test_a_full_disk_leaves_the_earlier_file_whole(tmp_path):
+    resource = pytest.importorskip("resource", reason="Windows has no limit of file sizes to play a full disk")
+    network = new_network("n", ["a"], seed=1)
+    path = save_network(network, tmp_path / "net.pt")
+    before = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(CheckpointError, match=r"net\.pt cannot be written: .*still whole"):
+            save_network(network, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == before and [file.name for file in tmp_path.iterdir()] == ["net.pt"]

@@ -195,8 +195,9 @@ def save_atomically(content: Any, path: Path) -> Path:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as part:
-            torch.save(content, part)
+        # given a name, torch would write the temporary one into the file, and no two files would be alike
+        with replacing(path) as part, open(part, "wb") as file:
+            torch.save(content, file)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
         raise CheckpointError(f"{path} cannot be written: {reason_of(error)}; an earlier one is still whole") from error
     return path
