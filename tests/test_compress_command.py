@@ -57,7 +57,7 @@ def test_every_step_is_measured(done):
     first, last = report["steps"][0], report["steps"][-1]
     assert report["steps"][2]["params"] == first["params"]
     assert last["macs"] <= 0.62 * first["macs"] and last["params"] < first["params"]
-    assert 0 < last["bytes"] < 0.4 * first["bytes"] and last["zipped"] < last["bytes"]
+    assert 0 < last["bytes"] < 0.5 * first["bytes"] and last["zipped"] < 0.4 * first["zipped"]
     assert last["precisions"].keys() <= {"u8", "i8"} and set(first["precisions"]) == {"f32"}
     check = report["check"]
     assert check["executed_error"] < max(0.02, 2.5 * check["rounding_noise"])

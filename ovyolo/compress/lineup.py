@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -17,7 +16,7 @@ from ovyolo.compress.latency import measure_latency
 from ovyolo.compress.qat.quantizers import is_quantized
 from ovyolo.compress.qat.sparsify import is_sparse, zeros
 from ovyolo.compress.qat.to_ir import trained_ir
-from ovyolo.export.portable import save_ir
+from ovyolo.export.portable import file_sizes, save_ir
 from ovyolo.runtime import open_session
 from ovyolo.train.network import Network
 
@@ -44,7 +43,7 @@ def line_up(
     """Write every network's IR to ``folder`` and measure them in turn, the first being what others are compared with.
 
     Returns:
-        By name: ``ms``, ``speedup``, ``macs``, ``params``, ``bytes`` of the ``.bin``, ``zipped``, ``zeros``,
+        By name: ``ms``, ``speedup``, ``macs``, ``params``, ``bytes`` of ``.xml`` and ``.bin``, ``zipped``, ``zeros``,
         ``precisions`` (how many operations compute in which).
     """
     found: dict[str, dict[str, Any]] = {}
@@ -55,9 +54,9 @@ def line_up(
         save_ir(model, replace(card, made={**made, "step": name}), path)
         paths[name] = path
         plain = costs_of(network, imgsz)
-        weights = path.with_suffix(".bin")
+        size, zipped = file_sizes(path)
         found[name] = {
-            "macs": plain.macs, "params": plain.params, "bytes": weights.stat().st_size, "zipped": _zipped(weights),
+            "macs": plain.macs, "params": plain.params, "bytes": size, "zipped": zipped,
             "zeros": round(zeros(network).get("", 0.0), 4) if is_sparse(network) else 0.0, "file": path.name,
         }  # fmt: skip
     with ExitStack() as stack:
@@ -72,14 +71,3 @@ def line_up(
         one["ms"] = told["ms"][name]
         one["speedup"] = told["speedup"].get(name, 1.0)
     return found
-
-
-def _zipped(path: Path) -> int:
-    """Bytes when packed as a zip archive packs at its best."""
-    packed = path.with_suffix(".zip.tmp")
-    try:
-        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-            archive.write(path, path.name)
-        return packed.stat().st_size
-    finally:
-        packed.unlink(missing_ok=True)

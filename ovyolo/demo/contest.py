@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from ovyolo.errors import DimensionError, OvyoloError
 from ovyolo.evaluate import Pictures, Predictions, predict, score
 from ovyolo.evaluate.matching import FALSE, match
 from ovyolo.evaluate.metrics import evaluator
+from ovyolo.export.portable import file_sizes
 from ovyolo.runtime import open_session
 
 __all__ = ["NAMES", "Contest", "Form", "hold_contest"]
@@ -47,7 +47,7 @@ class Form:
         false: boxes that found none.
         ap, ap50: in points, 0 to 100; None where faster-coco-eval is not installed.
         ms: median milliseconds of the network alone, in turn with the other.
-        bytes, zipped: of the ``.bin``, and when packed.
+        bytes, zipped: of ``.xml`` and ``.bin``, and when packed.
     """
 
     name: str
@@ -167,11 +167,11 @@ def hold_contest(
         turns = take_turns(ways, within(None, seconds * len(ways)), warm_up=5)
     forms = []
     for name, path in paths.items():
-        weights = path.with_suffix(".bin").read_bytes()
+        size, zipped = file_sizes(path)
         forms.append(
             Form(
-                name=name, path=path, ms=float(np.median(turns.samples(name, "infer"))), bytes=len(weights),
-                zipped=len(zlib.compress(weights, 9)), **judged[name],
+                name=name, path=path, ms=float(np.median(turns.samples(name, "infer"))), bytes=size,
+                zipped=zipped, **judged[name],
             )
         )  # fmt: skip
     notes = () if forms[0].ap is not None else (HOW_TO_AP,)

@@ -21,7 +21,7 @@ from ovyolo.export.targets import runs_on
 if TYPE_CHECKING:
     import openvino
 
-__all__ = ["downgrade", "save_ir"]
+__all__ = ["downgrade", "file_sizes", "save_ir"]
 
 CHECKSUM = "weights_crc32"
 UNKNOWN_CHECKSUM = "crc32-not-known-yet"
@@ -41,6 +41,12 @@ def downgrade(model: openvino.Model) -> list[str]:
     from ovyolo.export.opsets import downgrade as rewrite
 
     return rewrite(model)
+
+
+def file_sizes(path: Path) -> tuple[int, int]:
+    """What an IR weighs, ``.xml`` and ``.bin`` together: its bytes, and those of both packed as zip archives pack."""
+    parts = [path.with_suffix(suffix).read_bytes() for suffix in (".xml", ".bin")]
+    return sum(map(len, parts)), sum(len(zlib.compress(part, 9)) for part in parts)
 
 
 def save_ir(model: openvino.Model, card: Card, path: Path, *, fp32: bool = False) -> Path:
