@@ -167,10 +167,10 @@ def hold_contest(
         turns = take_turns(ways, within(None, seconds * len(ways)), warm_up=5)
     forms = []
     for name, path in paths.items():
-        size, zipped = file_sizes(path)
+        total, zipped = file_sizes(path)
         forms.append(
             Form(
-                name=name, path=path, ms=float(np.median(turns.samples(name, "infer"))), bytes=size,
+                name=name, path=path, ms=float(np.median(turns.samples(name, "infer"))), bytes=total,
                 zipped=zipped, **judged[name],
             )
         )  # fmt: skip
