@@ -92,7 +92,7 @@ class Contest:
             row("defects found", lambda one: f"{one.hits} of {self.dataset.objects}"),
             row("false alarms", lambda one: str(one.false)),
             row("latency", lambda one: f"{one.ms:.2f} ms"),
-            row("weights", lambda one: f"{one.bytes / 1e6:.2f} MB"),
+            row("size", lambda one: f"{one.bytes / 1e6:.2f} MB"),
             row("zipped", lambda one: f"{one.zipped / 1e6:.2f} MB"),
         ]
 
