@@ -22,6 +22,7 @@ from ovyolo import Detector  # noqa: E402
 from ovyolo.cli import main  # noqa: E402
 from ovyolo.errors import DataError, DimensionError, OvyoloError, TrainingError  # noqa: E402
 from ovyolo.train import TrainSettings, resume, train  # noqa: E402
+from ovyolo.train.activation import activations_of  # noqa: E402
 from ovyolo.train.augment import Augment  # noqa: E402
 from ovyolo.train.loss import LossSettings  # noqa: E402
 from ovyolo.train.network import load_network  # noqa: E402
@@ -131,6 +132,13 @@ def test_resuming_a_finished_training_changes_nothing(undisturbed):
 def test_a_checkpoint_of_ours_can_be_trained_on(data, undisturbed, tmp_path):
     result = train(undisturbed.last, data, tmp_path / "on", replace(SHORT, epochs=1), device="cpu")
     assert result.outcome.history[0]["obj"] < undisturbed.outcome.history[0]["obj"]
+
+
+def test_another_activation_is_trained_and_resumed(data, tmp_path):
+    settings = replace(SHORT, epochs=1, activation="hardswish")
+    result = train("n", data, tmp_path / "run", settings, device="cpu")
+    assert activations_of(load_network(result.best)) == {"Hardswish": 57}
+    assert activations_of(load_network(resume(tmp_path / "run", device="cpu").last)) == {"Hardswish": 57}
 
 
 def test_a_loss_that_is_no_number_stops_and_keeps_what_was_good(data, tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ from typing import Any
 from ovyolo.dataset import DataSet, load_dataset
 from ovyolo.errors import CheckpointError, DataError, DimensionError, TrainingError
 from ovyolo.io.output import make_folder, replacing
+from ovyolo.train.activation import with_activation
 from ovyolo.train.anchors import ENOUGH_RECALL, check_anchors, fit_anchors
 from ovyolo.train.architecture import ARCHITECTURES, new_network, with_anchors, with_classes
 from ovyolo.train.data import TrainingPictures
@@ -174,6 +175,8 @@ def _train(request: dict[str, Any], folder: Path, settings: TrainSettings, team:
     if training.names != validation.names:
         raise DataError(f"{request['data']}: its train and val splits name different classes")
     network = begin_network(request["model"], training.names, settings.seed, say)
+    if settings.activation != "keep":
+        network = with_activation(network, settings.activation)
     largest = max(network.strides)
     if any(side % largest for side in settings.imgsz):
         raise DimensionError(f"imgsz {settings.imgsz} is not a multiple of the network's largest stride {largest}")

@@ -15,6 +15,7 @@ __all__ = ["TrainSettings", "rates"]
 
 OPTIMIZERS = ("sgd", "adamw")
 ANCHORS = ("auto", "keep", "fit")
+ACTIVATIONS = ("keep", "hardswish", "relu")
 PRECISIONS = ("auto", "f32", "bf16", "f16")
 
 
@@ -41,6 +42,8 @@ class TrainSettings:
         validate_every: epochs between two validations; the last one is always followed by one.
         anchors: ``"auto"`` fits them to the objects where they reach less than 98 % of them, ``"fit"`` always,
             ``"keep"`` never.
+        activation: put in the place of dearer activations before the training: ``"hardswish"`` or ``"relu"``, see
+            :func:`~ovyolo.train.activation.with_activation`; ``"keep"`` leaves them.
         seed: of weights, order and augmentation.
         precision: what convolutions compute in: ``"f32"``, ``"bf16"``, ``"f16"`` (GPUs only), or ``"auto"``: bf16
             where the processor has instructions for it. Weights and the loss are always FP32.
@@ -70,6 +73,7 @@ class TrainSettings:
     close_mosaic: int = 0
     validate_every: int = 1
     anchors: str = "auto"
+    activation: str = "keep"
     seed: int = 0
     precision: str = "auto"
     workers: int = 2
@@ -87,7 +91,10 @@ class TrainSettings:
             require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "a number from 0 to 1")
         for name in ("weight_decay", "warmup"):
             require(0 <= getattr(self, name) < math.inf, name, getattr(self, name), "a number from 0")
-        for name, known in (("optimizer", OPTIMIZERS), ("precision", PRECISIONS), ("anchors", ANCHORS)):
+        choices = {
+            "optimizer": OPTIMIZERS, "precision": PRECISIONS, "anchors": ANCHORS, "activation": ACTIVATIONS,
+        }  # fmt: skip
+        for name, known in choices.items():
             require(getattr(self, name) in known, name, repr(getattr(self, name)), f"one of {', '.join(known)}")
         require(min(self.imgsz) >= 1, "imgsz", self.imgsz, "a size in pixels")
 
