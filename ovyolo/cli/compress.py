@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from ovyolo.cli.arguments import image_size, positive
+from ovyolo.cli.augmentation import add_augmentation, augmentation_of
 
 NUMBERS = (
     ("speedup", float, "times faster than the FP32 original, everything together (default: 3; with --fast 2.5)"),
@@ -51,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="where PyTorch computes: cpu, cuda (default: a GPU if any)")
     parser.add_argument("--precision", choices=("auto", "f32", "bf16", "f16"), default="auto", help="of the trainings")
     parser.add_argument("--workers", type=positive, default=2, metavar="N", help="threads for pictures (default: 2)")
+    add_augmentation(parser)
     parser.add_argument("--skip-bad", action="store_true", help="go on without files that cannot be used")
     parser.add_argument("--quiet", action="store_true", help="no progress, only the result")
     parser.epilog = """examples:
@@ -92,6 +94,7 @@ def run(options: argparse.Namespace) -> int:
         result = compress(
             options.model, options.data, options.output, recipe, work=options.work, imgsz=as_imgsz(options.imgsz),
             device=options.device, precision=options.precision, workers=options.workers, skip_bad=options.skip_bad,
+            augment=augmentation_of(options),
             quiet=options.quiet,
         )  # fmt: skip
     except KeyboardInterrupt:

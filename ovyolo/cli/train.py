@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from ovyolo.cli.arguments import image_size, positive
+from ovyolo.cli.augmentation import add_augmentation, augmentation_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,21 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cache", choices=("ram", "disk", "none"), default="ram", help="letterboxed pictures (default: ram)"
     )
-    augment = parser.add_argument_group("augmentation (0 turns one off)")
-    for name, text in (
-        ("mosaic", "share of samples made of four pictures"),
-        ("scale", "zoom, as a share"),
-        ("translate", "shift, as a share of the picture"),
-        ("degrees", "rotation"),
-        ("hsv-h", "hue, as a share"),
-        ("hsv-s", "saturation, as a share"),
-        ("hsv-v", "brightness, as a share"),
-        ("fliplr", "share mirrored left to right"),
-        ("flipud", "share mirrored top to bottom"),
-        ("mixup", "share blended with another"),
-        ("copy-paste", "share of objects pasted elsewhere"),
-    ):
-        augment.add_argument(f"--{name}", type=float, metavar="X", help=text)
+    add_augmentation(parser)
     parser.add_argument("--skip-bad", action="store_true", help="go on without files that cannot be used")
     parser.add_argument("--quiet", action="store_true", help="no progress, only the result")
     parser.epilog = """examples:
@@ -95,18 +82,14 @@ def run(options: argparse.Namespace) -> int:
         if options.resume:
             result = resume(folder, device=options.device, quiet=options.quiet)
         else:
-            from ovyolo.train.augment import Augment
             from ovyolo.train.settings import TrainSettings
 
-            given = {
-                name: getattr(options, name) for name in Augment.__dataclass_fields__
-                if getattr(options, name, None) is not None
-            }  # fmt: skip
             settings = TrainSettings(
                 epochs=options.epochs, batch=options.batch, accumulate=options.accumulate,
                 imgsz=as_imgsz(options.imgsz), lr=options.lr, optimizer=options.optimizer, patience=options.patience,
                 close_mosaic=options.close_mosaic, anchors=options.anchors, activation=options.activation,
-                seed=options.seed, precision=options.precision, workers=options.workers, augment=Augment(**given),
+                seed=options.seed, precision=options.precision, workers=options.workers,
+                augment=augmentation_of(options),
             )  # fmt: skip
             result = train(
                 options.model, options.data, folder, settings, device=options.device, cache=options.cache,

@@ -20,6 +20,7 @@ from ovyolo.evaluate.predictions import write_text
 from ovyolo.export.portable import save_ir
 from ovyolo.export.provenance import provenance
 from ovyolo.report.changes import compare_found
+from ovyolo.train.augment import Augment
 from ovyolo.train.network import Network
 
 __all__ = ["CompressResult", "compress"]
@@ -56,6 +57,7 @@ def compress(
     precision: str = "auto",
     workers: int = 2,
     skip_bad: bool = False,
+    augment: Augment | None = None,
     quiet: bool = True,
     **changes: Any,
 ) -> CompressResult:
@@ -73,6 +75,7 @@ def compress(
         precision: of the trainings, see :class:`~ovyolo.train.TrainSettings`.
         workers: threads that prepare pictures.
         skip_bad: go on without files that cannot be used.
+        augment: how training pictures are varied; best as they were when the model was trained.
         quiet: no progress.
 
     Raises:
@@ -94,7 +97,7 @@ def compress(
     folder = Path(work) if work is not None else target.with_name(f"{target.stem}-steps")
     first = Compression(
         source, Path(data), folder, recipe, imgsz, device=device, precision=precision, workers=workers,
-        skip_bad=skip_bad, quiet=quiet,
+        skip_bad=skip_bad, augment=augment, quiet=quiet,
     )  # fmt: skip
     found = search(first)
     run, steps, recipe = found.run, found.steps, found.run.recipe
