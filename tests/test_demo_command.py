@@ -165,7 +165,8 @@ def test_shipped_models_explain_themselves() -> None:
     assert compressed.precision == "INT8" != dense.precision
     assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 8e6
     report = json.loads(made.report.read_text(encoding="utf-8"))
-    assert report["steps"][-1]["macs"] < report["steps"][0]["macs"]
+    assert report["steps"][0]["name"] == "original" and report["steps"][-1]["name"] == "INT8 trained"
+    assert report["steps"][-1]["ap50"] > report["steps"][0]["ap50"] - 10
     note = (FOLDER / "README.md").read_text(encoding="utf-8")
     assert "Apache-2.0" in note and str(TRAINING_SEED) in note
     for path in FOLDER.iterdir():

@@ -41,7 +41,7 @@ figure {{ margin: 0 0 14px }} figure img {{ width: 100%; height: auto; display: 
 </style></head><body>
 <h1>Defects on synthetic circuit boards</h1>
 <p class="soft">{boards} boards that the model has not seen, {objects} defects. The same detector as it was trained, and compressed
-by <code>ovyolo compress</code>: fewer channels, 8-bit arithmetic.</p>
+by <code>ovyolo compress</code>: a cheaper activation function, 8-bit arithmetic.</p>
 <div class="card"><table>{rows}</table>
 <p>{speed}.</p>{notes}</div>
 <h2>Boards</h2>

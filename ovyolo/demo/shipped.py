@@ -23,7 +23,7 @@ class Shipped:
 
     Args:
         dense: the ``.xml`` as trained, FP16 weights, computed in FP32.
-        compressed: the ``.xml`` with fewer channels, in INT8.
+        compressed: the ``.xml`` after ``compress``, in INT8.
         report: what compressing did, as JSON.
     """
 
