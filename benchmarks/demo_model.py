@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import platform
-import shutil
 import tempfile
 import time
 from contextlib import ExitStack
@@ -29,7 +28,7 @@ from ovyolo.compress.recipe import Recipe
 from ovyolo.demo import make_dataset
 from ovyolo.demo.shipped import DEFECTS, FOLDER, IMGSZ, TRAINING_SEED, Shipped
 from ovyolo.export import export
-from ovyolo.io.output import make_folder, replacing
+from ovyolo.io.output import copy_file, make_folder, replacing
 from ovyolo.train import resume, train
 from ovyolo.train.augment import Augment
 from ovyolo.train.settings import TrainSettings
@@ -122,7 +121,7 @@ def make(options: argparse.Namespace) -> None:
         print(text_table(result.report), flush=True)
         note = told_of(figures, result.report, settings, smoke["boards"])
         for path in made.files():
-            put(path, make_folder(out) / path.name)
+            copy_file(path, make_folder(out) / path.name)
         with replacing(out / "README.md") as part:
             part.write_text(note, encoding="utf-8")
     finally:
@@ -155,12 +154,6 @@ def told_of(figures: Any, report: dict[str, Any], settings: TrainSettings, board
         ap_after=last["ap"] or 0, ap50_after=last["ap50"] or 0, versions=versions,
         system=f"Python {platform.python_version()}, {report['machine']['processor']}",
     )  # fmt: skip
-
-
-def put(source: Path, target: Path) -> None:
-    """Copy a file, whole or not at all."""
-    with replacing(target) as part:
-        shutil.copyfile(source, part)
 
 
 if __name__ == "__main__":

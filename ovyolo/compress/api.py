@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from ovyolo.errors import ExportError
 from ovyolo.evaluate.predictions import write_text
 from ovyolo.export.portable import save_ir
 from ovyolo.export.provenance import provenance
+from ovyolo.io.output import copy_file
 from ovyolo.report.changes import compare_found
 from ovyolo.train.augment import Augment
 from ovyolo.train.network import Network
@@ -128,7 +128,7 @@ def compress(
     json_path = target.with_suffix(".compress.json")
     write_text(json_path, json.dumps(report, indent=1, ensure_ascii=False))
     page = write_page(target.with_suffix(".compress.html"), report, pictures)
-    shutil.copyfile(run.path_of(last), target.with_suffix(".pt"))
+    copy_file(run.path_of(last), target.with_suffix(".pt"))
     return CompressResult(target, report, json_path, page)
 
 

@@ -27,7 +27,7 @@ from ovyolo.compress.tuning import Tuning, fresh
 from ovyolo.errors import DataError
 from ovyolo.evaluate.predictions import Predictions
 from ovyolo.io.output import make_folder
-from ovyolo.train.activation import activations_of, with_activation
+from ovyolo.train.activation import activations_of, has_dearer, with_activation
 from ovyolo.train.api import load_splits
 from ovyolo.train.augment import Augment
 from ovyolo.train.data import TrainingPictures
@@ -174,7 +174,7 @@ class Compression:
             if measured["trained on"]["ap"] > measured["original"]["ap"]:  # who knows more teaches better
                 self.tuning.teacher = self._as_teacher(networks["trained on"], team)
         network = self.dense
-        if self._has_dearer_activations():
+        if recipe.activation != "keep" and has_dearer(network, recipe.activation):
             network = networks["activation"] = self._step("activation", self._cheaper, measured)
         if recipe.prune_target():
             whole = network
@@ -235,10 +235,6 @@ class Compression:
             fresh(self.dense), self.folder / "baseline", title="original, epoch", epochs=self.recipe.epochs,
             lr=self.recipe.lr, judge=self.judge,
         )[0]  # fmt: skip
-
-    def _has_dearer_activations(self) -> bool:
-        wanted = self.recipe.activation
-        return wanted != "keep" and activations_of(with_activation(self.dense, wanted)) != activations_of(self.dense)
 
     def _cheaper(self) -> Network:
         """The original with another activation function, and batch norms that know it."""

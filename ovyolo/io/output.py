@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import secrets
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,18 @@ if TYPE_CHECKING:
     from ovyolo.detections import Detections
     from ovyolo.io.frame import Frame
 
-__all__ = ["BaseSink", "Lines", "Names", "make_folder", "reason_of", "replacing", "stem_of", "temporary", "writing"]
+__all__ = [
+    "BaseSink",
+    "Lines",
+    "Names",
+    "copy_file",
+    "make_folder",
+    "reason_of",
+    "replacing",
+    "stem_of",
+    "temporary",
+    "writing",
+]
 
 Self = TypeVar("Self", bound="BaseSink")
 
@@ -223,6 +235,12 @@ def replacing(path: Path) -> Iterator[Path]:
             os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file, whole or not at all."""
+    with replacing(target) as part:
+        shutil.copyfile(source, part)
 
 
 def make_folder(folder: str | os.PathLike[str]) -> Path:

@@ -6,11 +6,13 @@ costs as much again, all the more in 8 bits. ``hardswish`` (arXiv:1905.02244) fo
 
 from __future__ import annotations
 
+from collections import Counter
+
 from ovyolo.errors import DimensionError
-from ovyolo.export.checkpoint import Record, children, class_name
+from ovyolo.export.checkpoint import Record, children, class_name, copied, walk
 from ovyolo.train.network import Network
 
-__all__ = ["ACTIVATIONS", "activations_of", "with_activation"]
+__all__ = ["ACTIVATIONS", "activations_of", "has_dearer", "with_activation"]
 
 ACTIVATIONS = {"hardswish": "Hardswish", "relu": "ReLU"}
 """What can be put in, by the names of recipes."""
@@ -48,15 +50,13 @@ def with_activation(network: Network, activation: str) -> Network:
 def activations_of(network: Network) -> dict[str, int]:
     """How many activation functions of each kind the network has."""
     known = {*REPLACED, *ACTIVATIONS.values()}
-    found: dict[str, int] = {}
-    open_records = [network.record()]
-    while open_records:
-        record = open_records.pop()
-        name = class_name(record)
-        if name in known:
-            found[name] = found.get(name, 0) + 1
-        open_records += children(record).values()
-    return found
+    names = (class_name(record) for _, record in walk(network.record()))
+    return dict(Counter(name for name in names if name in known))
+
+
+def has_dearer(network: Network, activation: str) -> bool:
+    """Whether :func:`with_activation` would replace anything."""
+    return not activations_of(network).keys().isdisjoint(REPLACED_BY[activation])
 
 
 def _replaced(record: Record, kinds: tuple[str, ...], new: str) -> Record:
@@ -64,8 +64,7 @@ def _replaced(record: Record, kinds: tuple[str, ...], new: str) -> Record:
         made = Record("torch.nn.modules.activation", new)
         made.state.update({key: value for key, value in record.state.items() if key != "negative_slope"})
         return made
-    made = Record(record.module, record.qualname)
-    made.state.update(record.state)
+    made = copied(record)
     parts = children(record)
     if parts:
         made.state["_modules"] = {key: _replaced(part, kinds, new) for key, part in parts.items()}

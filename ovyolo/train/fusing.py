@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ovyolo.export.checkpoint import Record, children, class_name
+from ovyolo.export.checkpoint import Record, children, class_name, copied
 from ovyolo.export.layers import conv_and_norm, interleaved, pair
 from ovyolo.train.network import Network
 
@@ -41,19 +41,13 @@ def _fused(record: Record, name: str) -> Record:
     parts = children(record)
     if class_name(record) == "Focus" and _has_plain_convolution(parts.get("conv")):
         return _focus_as_convolution(record, name)
-    made = _like(record)
+    made = copied(record)
     inner = {key: _fused(part, f"{name}.{key}" if name else key) for key, part in parts.items()}
     if _is_convolution_with_norm(record):
         weight, arguments = conv_and_norm(record, name)
         inner["conv"] = _convolution(parts["conv"], weight, arguments)
         del inner["bn"]
     made.state["_modules"] = inner
-    return made
-
-
-def _like(record: Record) -> Record:
-    made = Record(record.module, record.qualname)
-    made.state.update(record.state)
     return made
 
 
@@ -90,7 +84,7 @@ def _convolution(record: Record, weight: NDArray[Any], arguments: dict[str, Any]
     scale, bias = arguments["scale"], arguments["bias"]
     if scale is not None:
         weight = weight.astype(np.float64) * scale.reshape(-1, 1, 1, 1)
-    made = _like(record)
+    made = copied(record)
     made.state.update(kernel_size=list(weight.shape[2:]), stride=list(arguments["stride"]))
     made.state["padding"] = list(arguments["padding"])
     made.state["_parameters"] = {"weight": weight.astype(np.float32)}

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from ovyolo.export.checkpoint.reader import Checkpoint, read_checkpoint
-from ovyolo.export.checkpoint.records import Record, attr, children, class_name, is_kind, tensor, walk
+from ovyolo.export.checkpoint.records import Record, attr, children, class_name, copied, is_kind, tensor, walk
 
 __all__ = [
     "Checkpoint",
@@ -15,6 +15,7 @@ __all__ = [
     "attr",
     "children",
     "class_name",
+    "copied",
     "is_kind",
     "read_checkpoint",
     "tensor",

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ovyolo.errors import CheckpointError
 
-__all__ = ["BFloat16Tensor", "Record", "attr", "children", "class_name", "is_kind", "tensor", "walk"]
+__all__ = ["BFloat16Tensor", "Record", "attr", "children", "class_name", "copied", "is_kind", "tensor", "walk"]
 
 _MAX_NAME = 200
 
@@ -58,6 +58,13 @@ class BFloat16Tensor:
 def class_name(record: Record) -> str:
     """The class's own name, without its module and outer classes: ``Conv2d`` for ``torch.nn.modules.conv.Conv2d``."""
     return record.qualname.rpartition(".")[2]
+
+
+def copied(record: Record) -> Record:
+    """A record of the same class whose attributes can be replaced; what they hold is shared."""
+    made = Record(record.module, record.qualname)
+    made.state.update(record.state)
+    return made
 
 
 def is_kind(value: object, *names: str) -> bool:
