@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ovyolo.card import Card
+from ovyolo.core import shared_core
 from ovyolo.errors import DeviceError, DimensionError, OvyoloWarning
 from ovyolo.runtime import OpenVINOSession, open_session, read_model
 from ovyolo.vpu.environment import is_worker_device
@@ -82,11 +83,10 @@ def _open(path: Path, device: str, settings: dict[str, Any]) -> tuple[OpenVINOSe
 
 def _refuse(path: Path, kind: str) -> None:
     """Raise DeviceError for what such a device is known not to compute, before it is asked."""
-    import openvino as ov
 
     from ovyolo.export.targets import objection
 
-    if (reason := objection(read_model(path, ov.Core())[0], kind)) is not None:
+    if (reason := objection(read_model(path, shared_core())[0], kind)) is not None:
         raise DeviceError(f"{path} cannot run on {kind}: {reason}")
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovyolo.card import Card, read_card
+from ovyolo.core import shared_core
 from ovyolo.errors import DeviceError, DimensionError, ModelError, reason_of
 
 if TYPE_CHECKING:
@@ -145,9 +146,8 @@ def available_devices() -> dict[str, str]:
         >>> "CPU" in available_devices()
         True
     """
-    import openvino as ov
 
-    core = ov.Core()
+    core = shared_core()
     return {name: str(core.get_property(name, "FULL_DEVICE_NAME")) for name in core.available_devices}
 
 
@@ -262,7 +262,6 @@ def open_session(
         DeviceError: the device is not there, or cannot run the model.
         DimensionError: an argument is out of range, or not for this device.
     """
-    import openvino as ov
 
     if threads is not None and threads < 1:
         raise DimensionError(f"threads is {threads}; it takes a whole number from 1")
@@ -275,7 +274,7 @@ def open_session(
             raise DimensionError(f"{argument} is {value}; it takes a whole number from 1")
     if core_type not in (None, *CORE_TYPES):
         raise DimensionError(f"core_type is {core_type!r}; it takes one of {', '.join(CORE_TYPES)}")
-    core = ov.Core()
+    core = shared_core()
     name = check_device(core, device)
     model, card = read_model(path, core)
     config: dict[str, Any] = {"PERFORMANCE_HINT": hint.upper()}

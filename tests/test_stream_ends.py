@@ -224,3 +224,27 @@ def test_a_source_is_taken_as_it_is(tiny: Path) -> None:
             ("image0", 1),
             ("image1", 2),
         ]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot send itself a Ctrl-C")
+def test_ctrl_c_after_a_detector_was_let_go_in_another_thread(tmp_path: Path) -> None:
+    """OpenVINO frees the stack on which the main thread's signals are handled when a core ends elsewhere."""
+    model = make_tiny_ir(tmp_path / "tiny.xml")
+    code = """
+import gc, os, signal, sys, threading, time
+from ovyolo import Detector
+held = [Detector(sys.argv[1])]
+def let_go():
+    held.pop().close()
+    gc.collect()
+thread = threading.Thread(target=let_go)
+thread.start()
+thread.join()
+signal.signal(signal.SIGINT, signal.default_int_handler)
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(5)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    assert run_python(code, model).strip() == "interrupted"

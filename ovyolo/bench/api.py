@@ -21,6 +21,7 @@ from ovyolo.bench.machine import describe, load_warning, spin_warning
 from ovyolo.bench.result import BenchResult, ModelCost
 from ovyolo.bench.throughput import Throughput
 from ovyolo.bench.turns import Turns, take_turns
+from ovyolo.core import shared_core
 from ovyolo.detector import model_file
 from ovyolo.errors import DimensionError
 from ovyolo.runtime import read_model
@@ -77,7 +78,6 @@ def bench(
         >>> result = bench(["fp32.xml", "int8.xml"], seconds=5)  # doctest: +SKIP
         >>> print(result.ratio("int8", "fp32"))  # doctest: +SKIP
     """
-    import openvino as ov
 
     listed = [models] if isinstance(models, (str, Path)) else list(models)
     hints = [hints] if isinstance(hints, str) else list(hints)
@@ -93,7 +93,7 @@ def bench(
     costs: dict[str, ModelCost] = {}
     latency = throughput = cold = None
 
-    core = ov.Core()
+    core = shared_core()
     for name, path in zip(names, paths, strict=True):
         _, card = read_model(path, core)
         costs[name] = ModelCost(name, str(path), card.precision, card.imgsz)

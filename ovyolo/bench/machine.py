@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ovyolo.core import shared_core
 from ovyolo.version import __version__
 
 __all__ = ["describe", "load_warning", "spin_warning"]
@@ -24,7 +25,7 @@ def describe() -> dict[str, Any]:
 
     affinity = getattr(os, "sched_getaffinity", None)
     return {
-        "cpu": str(ov.Core().get_property("CPU", "FULL_DEVICE_NAME")).strip() or platform.processor(),
+        "cpu": str(shared_core().get_property("CPU", "FULL_DEVICE_NAME")).strip() or platform.processor(),
         "instructions": list(cpu_features()),
         "kernels": simd_level(),
         "logical_cores": os.cpu_count(),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ovyolo.core import shared_core
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
@@ -20,11 +22,10 @@ def size_of(path: Path) -> str:
 
 def summary(path: Path) -> list[str]:
     """What the model is, a fact a line."""
-    import openvino as ov
 
     from ovyolo.runtime import read_model
 
-    model, card = read_model(path, ov.Core())
+    model, card = read_model(path, shared_core())
     shown = ", ".join(card.names[:8]) + (f", … ({card.num_classes} in all)" if card.num_classes > 8 else "")
     lines = [
         f"{path}  {size_of(path)}, weights {card.precision}",
@@ -56,11 +57,9 @@ def run(options: argparse.Namespace) -> int:
     """Print the card."""
     path = Path(options.model)
     if options.json:
-        import openvino as ov
-
         from ovyolo.runtime import read_model
 
-        print(read_model(path, ov.Core())[1].to_json())
+        print(read_model(path, shared_core())[1].to_json())
         return 0
     for line in summary(path):
         print(line)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ovyolo.compress.budget import Budget, Trial
 from ovyolo.compress.run import QuantizeResult, Run
+from ovyolo.core import shared_core
 
 if TYPE_CHECKING:
     import openvino
@@ -87,9 +88,8 @@ def _latency(run: Run, kind: str, model: openvino.Model) -> dict[str, Any]:
 
 def mild_precisions() -> list[str]:
     """The 16-bit kinds of arithmetic that this CPU has."""
-    import openvino as ov
 
-    able = ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    able = shared_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return [name for name, word in (("bf16", "BF16"), ("f16", "FP16")) if word in able]
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ovyolo.card import UNQUANTIZED, Card
+from ovyolo.core import shared_core
 from ovyolo.errors import ModelError
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def load_folded(source: Path, imgsz: tuple[int, int] | None = None) -> tuple[ope
     from ovyolo.runtime import read_model
 
     if source.suffix.lower() == ".xml":
-        model, card = read_model(source, ov.Core())
+        model, card = read_model(source, shared_core())
         if imgsz is not None and imgsz != card.imgsz:
             raise DimensionError(
                 f"the input size of {source} is fixed at {card.imgsz[0]},{card.imgsz[1]}: give its checkpoint "

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from ovyolo.card import Card
 from ovyolo.compress.head_error import head_error
 from ovyolo.compress.rounding import PAIR_LIMIT
+from ovyolo.core import shared_core
 
 if TYPE_CHECKING:
     import openvino
@@ -136,11 +137,10 @@ def _run(path: Path, folder: str, variables: dict[str, str]) -> list[list[NDArra
 
 def _child(path: str, folder: str) -> None:
     """Compute the heads of the pictures in ``folder``; runs in a process of its own."""
-    import openvino as ov
 
     from ovyolo.runtime import read_model
 
-    core = ov.Core()
+    core = shared_core()
     model, card = read_model(Path(path), core)
     config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
     if os.environ.get("LP"):

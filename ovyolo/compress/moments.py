@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovyolo.compress.layers import Layer
+from ovyolo.core import shared_core
 
 if TYPE_CHECKING:
     import openvino
@@ -119,7 +120,7 @@ def _compile(model: openvino.Model, chunk: Sequence[Layer]) -> tuple[Any, dict[s
         ports[layer.name] = places[key]
     part = ov.Model([opset1.result(value) for value in outputs], copy.get_parameters(), "inputs")
     config = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-    return ov.Core().compile_model(part, "CPU", config).create_infer_request(), ports, nodes
+    return shared_core().compile_model(part, "CPU", config).create_infer_request(), ports, nodes
 
 
 def _patches(data: NDArray[np.float32], node: openvino.Node, rng: np.random.Generator) -> NDArray[np.float32]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovyolo.card import Card
+from ovyolo.core import shared_core
 from ovyolo.dataset import DataSet, Problem, load_dataset
 from ovyolo.errors import DataError, DimensionError, OvyoloWarning
 from ovyolo.evaluate.inference import SLOTS, Pictures, predict, predict_rect
@@ -91,7 +92,6 @@ def predict_dataset(
         DataError: the classes of the two do not fit together, or (with ``skip_bad``) no picture could be read.
         OvyoloError: as :func:`predict`.
     """
-    import openvino as ov
 
     from ovyolo.detector import model_file
     from ovyolo.devices import open_device
@@ -103,7 +103,7 @@ def predict_dataset(
     settings = TileSettings(**tiles) if tiles else None
     if rect:
         side = _rect_side(path, imgsz)
-        card = read_model(model_file(path, side, cache), ov.Core())[1]
+        card = read_model(model_file(path, side, cache), shared_core())[1]
         mapping, note = class_mapping(card, dataset, path.name)
         predictions = predict_rect(
             path, card, dataset, imgsz=side, device=device, precision=precision, threads=threads, cache_dir=cache,

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovyolo.card import Card
+from ovyolo.core import shared_core
 from ovyolo.dataset import DataSet
 from ovyolo.evaluate import Pictures, Predictions, Scores, predict, score
 from ovyolo.evaluate.api import class_mapping
@@ -34,12 +35,11 @@ def compile_session(
 ) -> OpenVINOSession:
     """A session of a model in memory, with the settings of :func:`ovyolo.runtime.open_session`; without ``quantized``
     an INT8 model is computed in floating point, each quantizer where it stands."""
-    import openvino as ov
 
     config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
     if not quantized:
         config["LP_TRANSFORMS_MODE"] = "NO"
-    return OpenVINOSession(ov.Core().compile_model(model, "CPU", config), card.head.outputs, slots)
+    return OpenVINOSession(shared_core().compile_model(model, "CPU", config), card.head.outputs, slots)
 
 
 def run_pictures(

@@ -10,6 +10,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+from ovyolo.core import shared_core
 from ovyolo.errors import DeviceError, ExportError, OvyoloWarning
 from ovyolo.export.targets import objection
 from ovyolo.runtime import read_model
@@ -52,13 +53,12 @@ def make_blob(model: str | Path, output: str | Path | None = None, environment: 
         >>> make_blob("best.xml")  # doctest: +SKIP
         PosixPath('best.blob')
     """
-    import openvino as ov
 
     source = Path(model)
     target = source.with_suffix(".blob") if output is None else Path(output)
     if target.suffix.lower() != ".blob":
         raise ExportError(f"{target} is not a name for a blob: the output must end in .blob")
-    network, card = read_model(source, ov.Core())
+    network, card = read_model(source, shared_core())
     if (reason := objection(network, "MYRIAD")) is not None:
         raise ExportError(f"{source} cannot be made a blob: {reason}")
     environment = environment or find_environment()

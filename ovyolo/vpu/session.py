@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovyolo.card import Card
+from ovyolo.core import shared_core
 from ovyolo.errors import DeviceError, DimensionError
 from ovyolo.export.targets import objection
 from ovyolo.runtime import read_model
@@ -126,12 +127,11 @@ def open_worker_session(
             that can be opened: says what to do.
         DimensionError: an argument is out of range, or not for this device.
     """
-    import openvino as ov
 
     name = device.strip().upper().removeprefix("INTEL:")
     stick = name.startswith("MYRIAD")
     _check_settings(name, stick, slots, threads, precision, hint, streams, pin, core_type)
-    model, card = read_model(path, ov.Core())
+    model, card = read_model(path, shared_core())
     if stick and (reason := objection(model, "MYRIAD")) is not None:
         raise DeviceError(f"{path} cannot run on {device}: {reason}")
     environment = environment or find_environment(stick)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ovyolo.compress.channels.costs import costs_of
 from ovyolo.compress.channels.profile import LayerTime, Profile, fit_rates
+from ovyolo.core import shared_core
 from ovyolo.errors import DeviceError, DimensionError, reason_of
 from ovyolo.runtime import check_device
 from ovyolo.train.network import Network
@@ -100,7 +101,7 @@ def layer_times(
 
     if runs < 1:
         raise DimensionError(f"runs is {runs}; it takes a whole number from 1")
-    core = ov.Core()
+    core = shared_core()
     device = check_device(core, device)
     config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
     if device == "CPU":

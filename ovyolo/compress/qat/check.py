@@ -17,6 +17,7 @@ from ovyolo.compress.instruction_sets import overflowing_layers
 from ovyolo.compress.layers import LAYERS
 from ovyolo.compress.qat.insert import picture_tensors
 from ovyolo.compress.qat.sparsify import effective_weights
+from ovyolo.core import shared_core
 from ovyolo.evaluate.judge import run_pictures
 
 if TYPE_CHECKING:
@@ -49,10 +50,9 @@ def check_ir(
         the share of stored zeros. ``lost_zeros``: layers in which a masked weight is not zero. ``overflowing``: layers
         in which 8-bit products can saturate on CPUs without VNNI.
     """
-    import openvino as ov
 
     expected = _heads(network, pictures)
-    compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = shared_core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     executed = executed_precisions(compiled)
     stored = stored_weights(model)
     count = sum(weights.size for weights in stored.values())

@@ -11,6 +11,7 @@ import openvino as ov
 from numpy.typing import NDArray
 from openvino import opset1
 
+from ovyolo.core import shared_core
 from ovyolo.errors import ExportError, reason_of
 from ovyolo.export.imported.onnx_metadata import OnnxDamagedError, read_onnx_metadata
 
@@ -56,7 +57,7 @@ def read_graph(path: Path) -> tuple[ov.Model, dict[str, str]]:
         except OSError as error:
             raise ExportError(f"{path} cannot be read: {error.strerror or error}") from error
     try:
-        model = ov.Core().read_model(path)
+        model = shared_core().read_model(path)
     except RuntimeError as error:
         if "external" in str(error):
             raise ExportError(
@@ -135,7 +136,7 @@ class Runner:
 
     def __init__(self, model: ov.Model) -> None:
         config = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-        core = ov.Core()
+        core = shared_core()
         try:
             # INT8 kernels round here and there otherwise; computed in FP32, quantized networks can be compared as well
             compiled = core.compile_model(model, "CPU", {**config, "LP_TRANSFORMS_MODE": "NO"})
