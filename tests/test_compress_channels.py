@@ -28,6 +28,7 @@ from ovyolo.compress.channels import (  # noqa: E402
     plan_pruning,
     recalibrate,
 )
+from ovyolo.core import shared_core  # noqa: E402
 from ovyolo.errors import DimensionError, UnsupportedModelError  # noqa: E402
 from ovyolo.export.graph import build_model  # noqa: E402
 from ovyolo.train.network import Network, load_network, save_network  # noqa: E402
@@ -113,7 +114,7 @@ def assert_ir_is_small(network: Network, dense: Network, path: Path) -> None:
 
     model, card = build_model(network.checkpoint(path), SIZE)
     image = np.random.default_rng(7).integers(0, 256, (*SIZE, 3), np.uint8)
-    result = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(image[None])
+    result = shared_core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(image[None])
     x = torch.from_numpy(np.ascontiguousarray(image[None, :, :, ::-1].transpose(0, 3, 1, 2))).float() / 255
     with torch.no_grad():
         for name, expected in zip(card.head.outputs, network(x), strict=True):

@@ -18,6 +18,7 @@ from ovyolo import Detector  # noqa: E402
 from ovyolo.cli import main  # noqa: E402
 from ovyolo.compress.qat.sparsify import is_sparse  # noqa: E402
 from ovyolo.compress.qat.state import load_trained  # noqa: E402
+from ovyolo.core import shared_core  # noqa: E402
 from ovyolo.runtime import read_model  # noqa: E402
 from ovyolo.train.architecture import new_network  # noqa: E402
 from ovyolo.train.network import save_network  # noqa: E402
@@ -69,7 +70,7 @@ def test_channels_and_zeros_are_really_gone(done):
     import openvino as ov
 
     output, _, report = done
-    model, card = read_model(output, ov.Core())
+    model, card = read_model(output, shared_core())
     assert card.precision == "INT8" and card.made["compressed"]["drop"] == report["drop"]
     weights = [
         node.get_data() for node in model.get_ordered_ops()

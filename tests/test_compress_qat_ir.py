@@ -22,6 +22,7 @@ from ovyolo.compress.qat.insert import insert_quantizers, picture_tensors  # noq
 from ovyolo.compress.qat.quantizers import quantizers_of  # noqa: E402
 from ovyolo.compress.qat.sparsify import effective_weights, sparsify  # noqa: E402
 from ovyolo.compress.qat.to_ir import trained_ir  # noqa: E402
+from ovyolo.core import shared_core  # noqa: E402
 from ovyolo.errors import DimensionError  # noqa: E402
 from ovyolo.evaluate.judge import run_pictures  # noqa: E402
 from ovyolo.export.graph import build_model  # noqa: E402
@@ -51,7 +52,7 @@ def sparse(network: Any) -> Any:
 def written(sparse: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ov.Model, Any]:
     model, card = trained_ir(sparse, 64)
     path = save_ir(model, replace(card, notes=()), tmp_path_factory.mktemp("ir") / "trained.xml")
-    return path, *read_model(path, ov.Core())
+    return path, *read_model(path, shared_core())
 
 
 def heads(network: Any, pictures: list) -> list[list[np.ndarray]]:
@@ -137,14 +138,14 @@ def test_files_are_small_and_detectors_take_them(written: tuple) -> None:
 
 def test_what_runs_is_listed(written: tuple) -> None:
     path, _, _ = written
-    compiled = ov.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = shared_core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     found = executed_precisions(compiled)
     assert all(one.in_8_bits and one.kernel for one in found) and len(found) == 18
     assert found[0].name == "model.0" and "model.0" in found[0].layers
     assert sum(summarize_executed(found).values()) == 18
     everything = executed_precisions(compiled, None)
     assert {"Input", "Output", "Pooling"} <= {one.kind for one in everything}
-    plain = ov.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "LP_TRANSFORMS_MODE": "NO"})
+    plain = shared_core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "LP_TRANSFORMS_MODE": "NO"})
     assert set(summarize_executed(executed_precisions(plain))) == {"f32"}
 
 
@@ -168,7 +169,7 @@ def test_other_forms_of_the_network(tmp_path: Path) -> None:
         made = insert_quantizers(network, picture_tensors(wide), ignored=ignored)
         model, card = trained_ir(made, (64, 96))
         path = save_ir(model, card, tmp_path / f"{len(ignored)}.xml")
-        model, card = read_model(path, ov.Core())
+        model, card = read_model(path, shared_core())
         assert card.imgsz == (64, 96) and card.notes == () and "Gather" not in kinds(model)
         assert apart(heads(made, wide), run_pictures(model, card, wide, quantized=False)) < FLIPS
         plain, _ = build_model(network.checkpoint(tmp_path / "x.pt"), (64, 96))
@@ -218,7 +219,7 @@ def test_real_networks(shared: Path, tmp_path: Path, name: str) -> None:
         fuse_batch_norms(load_network(shared / "weights" / f"{name}.pt")), picture_tensors(pictures)
     )
     model, card = trained_ir(made, 256)
-    model, card = read_model(save_ir(model, card, tmp_path / "n.xml"), ov.Core())
+    model, card = read_model(save_ir(model, card, tmp_path / "n.xml"), shared_core())
     found = check_ir(made, model, card, pictures)
     assert found["in_8_bits"] == found["layers"] and not found["overflowing"] and card.notes == ()
     # as near as PyTorch is to itself when the last digits change

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import openvino as ov
 import pytest
 from reference.fresh import run_python
 from reference.tiny_model import tiny_model
 
 from ovyolo.cli import main
+from ovyolo.core import shared_core
 from ovyolo.dataset import load_dataset
 from ovyolo.demo import CLASSES, make_dataset, shipped
 from ovyolo.demo.contest import HOW_TO_AP, hold_contest
@@ -151,7 +151,7 @@ def test_the_package_says_where_its_models_are() -> None:
 
 def test_shipped_models_explain_themselves() -> None:
     made = shipped_models()
-    dense, compressed = (read_model(path, ov.Core())[1] for path in (made.dense, made.compressed))
+    dense, compressed = (read_model(path, shared_core())[1] for path in (made.dense, made.compressed))
     assert dense.names == compressed.names == CLASSES and dense.imgsz == compressed.imgsz == (shipped.IMGSZ,) * 2
     assert compressed.precision == "INT8" != dense.precision
     assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 8e6

@@ -7,18 +7,18 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import openvino as ov
 import pytest
 from reference.tiny_model import make_tiny_ir, tiny_model
 
 import ovyolo.runtime
 from ovyolo import Detector
+from ovyolo.core import shared_core
 from ovyolo.devices import open_device
 from ovyolo.errors import DeviceError, DimensionError, OvyoloWarning
 from ovyolo.export.portable import save_ir
 from ovyolo.runtime import read_model
 
-HERE = ov.Core().available_devices
+HERE = shared_core().available_devices
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_an_npu_takes_one_picture_at_a_time(tmp_path: Path) -> None:
     path = save_ir(network, card, tmp_path / "two.xml")
     with pytest.raises(DeviceError, match=r"two\.xml cannot run on NPU: its batch is 2"):
         Detector(path, device="NPU")
-    assert "NPU" not in read_model(path, ov.Core())[1].runs_on
+    assert "NPU" not in read_model(path, shared_core())[1].runs_on
 
 
 def test_falling_back_when_asked(model: Path, caplog: pytest.LogCaptureFixture) -> None:

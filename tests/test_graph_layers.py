@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed: layers ar
 from reference import torch_yolo as ref  # noqa: E402
 from torch import nn  # noqa: E402
 
+from ovyolo.core import shared_core  # noqa: E402
 from ovyolo.errors import DimensionError, OvyoloError, UnsupportedModelError  # noqa: E402
 from ovyolo.export.checkpoint import read_checkpoint  # noqa: E402
 from ovyolo.export.graph import build_model  # noqa: E402
@@ -47,10 +48,9 @@ def torch_heads(model: Any, image: np.ndarray) -> list[np.ndarray]:
 
 
 def graph_heads(path: Path, image: np.ndarray) -> list[np.ndarray]:
-    import openvino as ov
 
     model, card = build_model(read_checkpoint(path), image.shape[:2])
-    compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = shared_core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     result = compiled(image[None])
     return [result[name] for name in card.head.outputs]
 

@@ -20,6 +20,7 @@ from reference.onnx_boxes import made_boxes, original_rows, same_boxes
 from reference.onnx_models import Style, write_onnx
 
 from ovyolo._nms import decode_nms, decode_nms_rows
+from ovyolo.core import shared_core
 from ovyolo.errors import ExportError, UnsupportedModelError
 from ovyolo.export.imported import import_model, importer, plan
 from ovyolo.export.imported.heads import decode_heads, measure_anchors
@@ -46,7 +47,7 @@ def test_other_decoding_is_kept_as_rows(style: Style, tmp_path: Path) -> None:
     assert card.head.anchors == ()
     assert "kept" in card.notes[0]
     assert "because" in card.notes[0]
-    saved = ov.Core().read_model(save_ir(model, card, tmp_path / "m.xml", fp32=True))
+    saved = shared_core().read_model(save_ir(model, card, tmp_path / "m.xml", fp32=True))
     assert saved.output(0).get_any_name() == "rows"
     image = picture((128, 128), seed=7)
     expected = decode_nms_rows(original_rows(path, image), style.nc, conf=0.25, iou=0.45)

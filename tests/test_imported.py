@@ -22,6 +22,7 @@ from reference.onnx_models import Style, write_onnx
 
 from ovyolo._nms import decode_nms_rows
 from ovyolo.card import read_card
+from ovyolo.core import shared_core
 from ovyolo.errors import DataError, DimensionError, ExportError, OvyoloError, UnsupportedModelError
 from ovyolo.export.imported import import_model
 from ovyolo.export.imported.reading import Runner
@@ -68,7 +69,7 @@ def test_decoded_onnx_is_cut_and_finds_the_same_boxes(style: Style, tmp_path: Pa
     names = style.names or {i: f"class{i}" for i in range(style.nc)}
     assert card.names == tuple(names.values())
 
-    saved = ov.Core().read_model(save_ir(model, card, tmp_path / "m.xml", fp32=True))
+    saved = shared_core().read_model(save_ir(model, card, tmp_path / "m.xml", fp32=True))
     assert read_card(saved, "m.xml").head == card.head
     assert [port.get_any_name() for port in saved.inputs] == ["images"]
     assert list(saved.input(0).shape) == [1, *style.imgsz, 3]
@@ -93,7 +94,7 @@ def test_decoded_onnx_is_cut_and_finds_the_same_boxes(style: Style, tmp_path: Pa
 def test_fp16_file_finds_the_same_boxes(seed: int, tmp_path: Path) -> None:
     path = write_onnx(tmp_path / "m.onnx", Style(seed=seed))
     model, card = import_model(path)
-    saved = ov.Core().read_model(save_ir(model, card, tmp_path / "m.xml"))
+    saved = shared_core().read_model(save_ir(model, card, tmp_path / "m.xml"))
     assert read_card(saved, "m.xml").precision == "FP16"
     image = picture((128, 128), seed=3)
     raw, half = Runner(model)([image[None]]), Runner(saved)([image[None]])
@@ -174,10 +175,10 @@ def test_names(tmp_path: Path) -> None:
     assert "does not name its classes" in card.notes[0]
     assert import_model(nameless, names=("a", "b"))[1].notes == ()
     # the .yaml that YOLOv5's exporter puts beside an IR
-    ov.save_model(ov.Core().read_model(nameless), tmp_path / "n.xml")
+    ov.save_model(shared_core().read_model(nameless), tmp_path / "n.xml")
     (tmp_path / "n.yaml").write_text("stride: 32\nnames: {0: x, 1: y}\n")
     assert import_model(tmp_path / "n.xml")[1].names == ("x", "y")
-    model = ov.Core().read_model(nameless)
+    model = shared_core().read_model(nameless)
     model.set_rt_info("red_car blue_car", ["model_info", "labels"])
     ov.save_model(model, tmp_path / "l.xml")
     assert import_model(tmp_path / "l.xml")[1].names == ("red_car", "blue_car")
@@ -188,7 +189,7 @@ def test_names(tmp_path: Path) -> None:
 
 def test_broken_files_give_one_sentence(tmp_path: Path) -> None:
     good = write_onnx(tmp_path / "m.onnx", Style()).read_bytes()
-    ov.save_model(ov.Core().read_model(tmp_path / "m.onnx"), tmp_path / "ir.xml")
+    ov.save_model(shared_core().read_model(tmp_path / "m.onnx"), tmp_path / "ir.xml")
     xml, weights = (tmp_path / "ir.xml").read_bytes(), (tmp_path / "ir.bin").read_bytes()
     cases: dict[str, tuple[bytes, bytes | None]] = {
         "empty.onnx": (b"", None),
@@ -256,8 +257,8 @@ def test_shared_decoded_ir_finds_what_upstream_finds(shared: Path, tmp_path: Pat
     assert card.head.anchors[0] == ((10.0, 13.0), (16.0, 30.0), (33.0, 23.0))
     assert card.head.anchors[2] == ((116.0, 90.0), (156.0, 198.0), (373.0, 326.0))
     assert card.precision == "FP16"
-    saved = ov.Core().read_model(save_ir(model, card, tmp_path / "m.xml"))
-    original = ov.Core().read_model(source)
+    saved = shared_core().read_model(save_ir(model, card, tmp_path / "m.xml"))
+    original = shared_core().read_model(source)
     for name in ("bus", "zidane"):
         golden = np.load(shared / "golden" / f"yolov5n-raw-{name}.npz")
         image = golden["letterboxed"]
@@ -294,7 +295,7 @@ def test_export_of_a_graph_writes_a_file(tmp_path: Path) -> None:
     (tmp_path / "data.yaml").write_text("names: [a, b]")
     target = export(source, imgsz=128, data=tmp_path / "data.yaml")
     assert target == tmp_path / "best.xml"
-    card = read_card(ov.Core().read_model(target), "best.xml")
+    card = read_card(shared_core().read_model(target), "best.xml")
     assert card.names == ("a", "b")
     assert card.precision == "FP16"
     assert card.made["source"] == "best.onnx"

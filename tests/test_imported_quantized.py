@@ -17,6 +17,7 @@ from ovyolo.card import Card
 from ovyolo.cli import main
 from ovyolo.compress.head_error import head_error
 from ovyolo.compress.layers import float_layers, quantized_names
+from ovyolo.core import shared_core
 from ovyolo.errors import ExportError, OvyoloError
 from ovyolo.export.imported import import_model, reading
 from ovyolo.export.imported.heads import decode_heads
@@ -29,7 +30,7 @@ from ovyolo.export.portable import save_ir
 
 def executed_in_8_bits(model: ov.Model) -> tuple[int, int]:
     """How many of the runtime's convolutions are, and how many there are."""
-    compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = shared_core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     kinds = [
         str(node.get_rt_info()["runtimePrecision"].astype(str))
         for node in compiled.get_runtime_model().get_ordered_ops()
@@ -41,7 +42,7 @@ def executed_in_8_bits(model: ov.Model) -> tuple[int, int]:
 def check_kept_in_8_bits(model: ov.Model, card: Card, path: Path) -> None:
     """Saved and read again, all weights are 8-bit numbers and all convolutions are computed so, or it says not."""
     assert card.precision == "INT8" and card.head.kind == "anchors"
-    saved = ov.Core().read_model(save_ir(model, card, path))
+    saved = shared_core().read_model(save_ir(model, card, path))
     assert len(quantized_names(saved)) > 3 and not float_layers(saved)
     in_8_bits, convolutions = executed_in_8_bits(saved)
     assert convolutions == len(quantized_names(saved))
@@ -132,7 +133,7 @@ def test_onnx_runtime_dynamic_quantization_is_computed_in_floats(tmp_path: Path)
     assert card.head.kind == "rows" and card.precision == "INT8" and "kept" in card.notes[0]
     assert executed_in_8_bits(model)[0] == 0
     image = picture((128, 128), 7)
-    own = Runner(ov.Core().read_model(tmp_path / "q.onnx"))([as_rgb(image)])[0]
+    own = Runner(shared_core().read_model(tmp_path / "q.onnx"))([as_rgb(image)])[0]
     assert np.median(np.abs(Runner(model)([image[None]])[0] - own)) < 0.05
 
 
@@ -173,7 +174,7 @@ def test_pytorch_export_through_onnx(tmp_path: Path) -> None:
     model, card = import_model(tmp_path / "q.onnx", anchors=anchors)
     assert card.head.strides == (8, 16) and card.imgsz == (64, 64)
     check_like_original(model, card, tmp_path / "plain.onnx", anchors)
-    saved = ov.Core().read_model(save_ir(model, card, tmp_path / "q.xml"))
+    saved = shared_core().read_model(save_ir(model, card, tmp_path / "q.xml"))
     assert len(quantized_names(saved)) == 5 and not float_layers(saved)
 
 
@@ -200,7 +201,7 @@ def test_tflite_raw_heads(takes: str, returns: str, tmp_path: Path) -> None:
     assert card.head.strides == (8, 16) and card.made["format"] == "TensorFlow Lite" and "RGB" in " ".join(card.notes)
     check_kept_in_8_bits(model, card, tmp_path / "m.xml")
     # the same file with float heads, run as it is
-    reference = Runner(ov.Core().read_model(write_tflite(tmp_path / "f.tflite", takes="f32")))
+    reference = Runner(shared_core().read_model(write_tflite(tmp_path / "f.tflite", takes="f32")))
     for seed in (3, 4):
         image = picture((64, 64), seed)
         expected = reference([np.ascontiguousarray(as_rgb(image).transpose(0, 2, 3, 1))])
@@ -234,7 +235,7 @@ def test_tflite_with_its_decoding(returns: str, tmp_path: Path, capsys: pytest.C
     if returns == "f32":
         levels = Levels((8, 16), ((8, 8), (4, 4)), 2, 7)
         rows = decode_heads(found, levels, card.head.anchors)[:128].reshape(2, 64, 7).transpose(1, 0, 2).reshape(-1, 7)
-        own = Runner(ov.Core().read_model(path))([image[None, ..., ::-1].copy()])[0][0][:128]
+        own = Runner(shared_core().read_model(path))([image[None, ..., ::-1].copy()])[0][0][:128]
         assert np.abs(own[:, :2] * 64 - rows[:, :2]).max() < 3
 
 
@@ -264,7 +265,7 @@ def test_weights_that_changed_are_not_forced_into_steps(tmp_path: Path) -> None:
 
     from ovyolo.export.imported.quantized import take_stored
 
-    model = ov.Core().read_model(write_tflite(tmp_path / "m.tflite"))
+    model = shared_core().read_model(write_tflite(tmp_path / "m.tflite"))
     stored = take_stored(model)
     assert len(stored) == 5 and not quantized_names(model)
     node = next(n for n in model.get_ordered_ops() if n.get_friendly_name() in stored)

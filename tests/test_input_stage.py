@@ -15,6 +15,7 @@ import openvino as ov
 from openvino import opset1, opset8
 from reference.onnx_models import Style, write_onnx
 
+from ovyolo.core import shared_core
 from ovyolo.errors import ExportError
 from ovyolo.export.imported import import_model
 from ovyolo.export.imported.reading import Runner
@@ -42,7 +43,7 @@ def with_stage(path: Path, kinds: str, out: Path) -> Path:
     ``b``: the input is u8; ``n``: it is NHWC; ``r``: it is reversed by Gather; ``s``: by Split and Concat;
     ``d``: divided by 255.
     """
-    model = ov.Core().read_model(path)
+    model = shared_core().read_model(path)
     old = model.get_parameters()[0]
     shape = list(old.get_output_shape(0))
     shape = [shape[0], *shape[2:], 3] if "n" in kinds else shape
@@ -88,7 +89,7 @@ def test_a_stage_of_unknown_channel_order_is_refused(kinds: str, tmp_path: Path)
 @pytest.mark.parametrize("declared", ["True", "False"])
 def test_a_stage_whose_order_is_declared(declared: str, tmp_path: Path) -> None:
     source = write_onnx(tmp_path / "m.onnx", Style())
-    model = ov.Core().read_model(with_stage(source, "bnd", tmp_path / "s.xml"))
+    model = shared_core().read_model(with_stage(source, "bnd", tmp_path / "s.xml"))
     model.set_rt_info(declared, ["model_info", "reverse_input_channels"])
     ov.save_model(model, tmp_path / "t.xml")
     made, _ = import_model(tmp_path / "t.xml")
@@ -105,7 +106,7 @@ def test_model_optimizer_says_what_it_folded(tmp_path: Path) -> None:
     style = Style(decode="raw4")
     source = write_onnx(tmp_path / "m.onnx", style)
     plain, _ = import_model(source, anchors=style.anchors)
-    model = ov.Core().read_model(source)
+    model = shared_core().read_model(source)
     first = next(node for node in model.get_ordered_ops() if node.get_type_name() == "Convolution")
     weights = np.array(first.input_value(1).get_node().data)[:, ::-1] / 255
     first.input(1).replace_source_output(opset1.constant(weights.astype(np.float32)).output(0))

@@ -14,6 +14,7 @@ import pytest
 from openvino import opset1, opset8, opset11, opset12, opset14
 
 from ovyolo.card import Card, Head, read_card
+from ovyolo.core import shared_core
 from ovyolo.errors import ExportError
 from ovyolo.export.imported.reading import Runner, weights_precision
 from ovyolo.export.opsets import opset_of
@@ -148,7 +149,7 @@ def test_saved_file(fp32: bool, tmp_path: Path) -> None:
     path = save_ir(detector(), CARD, tmp_path / "sub" / "m.xml", fp32=fp32)
     assert re.search(r'<net name="\w+" version="10">', path.read_text())
     assert sorted(p.name for p in path.parent.iterdir()) == ["m.bin", "m.xml"]
-    model = ov.Core().read_model(path)
+    model = shared_core().read_model(path)
     card = read_card(model, "m.xml")
     assert card.precision == ("FP32" if fp32 else "FP16") == weights_precision(model)
     assert card.notes == ()
@@ -160,12 +161,12 @@ def test_saved_file(fp32: bool, tmp_path: Path) -> None:
 def test_int8_stays_int8(tmp_path: Path) -> None:
     quantized = Card(CARD.names, CARD.imgsz, CARD.head, precision="INT8")
     path = save_ir(detector(), quantized, tmp_path / "m.xml")
-    assert read_card(ov.Core().read_model(path), "m.xml").precision == "INT8"
+    assert read_card(shared_core().read_model(path), "m.xml").precision == "INT8"
 
 
 def test_what_old_runtimes_cannot_read_is_in_the_card(tmp_path: Path) -> None:
     model = detector(lambda x: opset8.adaptive_avg_pool(x, ints(16, 16)))
-    card = read_card(ov.Core().read_model(save_ir(model, CARD, tmp_path / "m.xml")), "m.xml")
+    card = read_card(shared_core().read_model(save_ir(model, CARD, tmp_path / "m.xml")), "m.xml")
     assert "OpenVINO 2022.1 or later" in card.notes[0]
 
 

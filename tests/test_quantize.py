@@ -11,7 +11,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import openvino as ov
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,6 +23,7 @@ from ovyolo.compress import quantize
 from ovyolo.compress.budget import Budget, BudgetError, search_prefix
 from ovyolo.compress.journal import Journal
 from ovyolo.compress.nncf_bridge import load_nncf
+from ovyolo.core import shared_core
 from ovyolo.dataset import load_dataset
 from ovyolo.errors import DataError, OvyoloError
 from ovyolo.runtime import read_model
@@ -53,7 +53,7 @@ def test_zero_allows_no_class_to_lose() -> None:
 
 def test_a_run_leaves_model_card_and_reports(spots: tuple[Path, Path], tmp_path: Path) -> None:
     result = quantize(*spots, tmp_path / "out.xml")
-    model, card = read_model(result.path, ov.Core())
+    model, card = read_model(result.path, shared_core())
     assert card.precision == "INT8" and card.notes == () and card.names == ("bright", "grey")
     assert result.drop == pytest.approx(0, abs=0.5) and card.scores["drop"] == result.drop
     assert card.scores["latency"]["ms"].keys() >= {"FP32", "INT8"}

@@ -24,6 +24,7 @@ from ovyolo.compress.moments import measure_moments
 from ovyolo.compress.refine import Quantizer
 from ovyolo.compress.stages import Stages
 from ovyolo.compress.weight_formats import NF4, best_levels
+from ovyolo.core import shared_core
 from ovyolo.errors import DimensionError, ModelError
 from ovyolo.evaluate.judge import run_pictures
 from ovyolo.export.portable import save_ir
@@ -50,7 +51,7 @@ def test_scales_are_folded_into_weights() -> None:
     picture = rng.normal(0, 1, (1, 3, 8, 8)).astype(np.float32)
 
     def run() -> np.ndarray:
-        compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        compiled = shared_core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         return np.array(compiled([picture])[0])
 
     before = run()
@@ -208,7 +209,7 @@ def test_weights_alone_are_stored_small_and_survive_the_file(
     assert kinds_stored(model) == {kind}
     expected = run_pictures(model, card, pictures[:2])
     path = save_ir(model, replace(card, precision=scheme.precision), tmp_path / "w.xml")
-    read, stored = read_model(path, ov.Core())
+    read, stored = read_model(path, shared_core())
     assert ("2024" in " ".join(stored.notes)) == (weight_format in ("fp8", "nf4"))
     assert stored.precision == scheme.precision
     # OpenVINO may unfold a codebook when it reads the file

@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed: the trainin
 from reference import torch_yolo as ty  # noqa: E402
 from torch import nn  # noqa: E402
 
+from ovyolo.core import shared_core  # noqa: E402
 from ovyolo.errors import CheckpointError, DimensionError, UnsupportedModelError  # noqa: E402
 from ovyolo.export.checkpoint import read_checkpoint  # noqa: E402
 from ovyolo.export.graph import build_model  # noqa: E402
@@ -34,10 +35,9 @@ def torch_heads(network: Network, picture: np.ndarray) -> list[np.ndarray]:
 
 def graph_heads(path: Path, picture: np.ndarray) -> list[np.ndarray]:
     """The same of the graph that ``ovyolo export`` would make of a file."""
-    import openvino as ov
 
     model, _ = build_model(read_checkpoint(path), picture.shape[1:3])
-    compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = shared_core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     found = compiled(picture)
     return [found[i] for i in range(len(compiled.outputs))]
 

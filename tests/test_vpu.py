@@ -20,6 +20,7 @@ from reference.tiny_model import make_tiny_ir, tiny_model
 from ovyolo import Detector
 from ovyolo.card import read_card, write_card
 from ovyolo.cli import main
+from ovyolo.core import shared_core
 from ovyolo.errors import DeviceError, DimensionError, ExportError, ModelError
 from ovyolo.export import export
 from ovyolo.export.portable import save_ir
@@ -95,12 +96,12 @@ def test_dynamic_shapes_are_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_export_makes_dynamic_models_static(tmp_path: Path) -> None:
     source = write_onnx(tmp_path / "d.onnx", Style(dynamic=True))
     path = export(source, tmp_path / "m.xml", 128, device="MYRIAD")
-    assert not ov.Core().read_model(path).is_dynamic()
+    assert not shared_core().read_model(path).is_dynamic()
 
 
 def test_the_card_says_where_a_file_runs(tmp_path: Path) -> None:
     def runs(path: Path) -> str:
-        return read_card(ov.Core().read_model(path), path.name).runs_on
+        return read_card(shared_core().read_model(path), path.name).runs_on
 
     assert runs(make_tiny_ir(tmp_path / "m.xml")) == "OpenVINO 2021.4 and later, on CPU, GPU, NPU, MYRIAD"
     assert runs(make_int8_ir(tmp_path / "q.xml")) == "OpenVINO 2021.4 and later, on CPU, GPU, NPU"

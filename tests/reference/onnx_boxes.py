@@ -10,12 +10,13 @@ import openvino as ov
 
 from ovyolo._nms import decode_nms, decode_nms_rows
 from ovyolo.card import Card
+from ovyolo.core import shared_core
 from ovyolo.export.imported.reading import Runner
 
 
 def original_rows(path: Path, image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """The decoded output of an ONNX file for a u8 BGR picture, as YOLOv5 feeds it: RGB, 0 to 1."""
-    model = ov.Core().read_model(path)
+    model = shared_core().read_model(path)
     batch = 1 if model.input(0).partial_shape[0].is_dynamic else model.input(0).partial_shape[0].get_length()
     model.reshape([batch, 3, *image.shape[:2]])
     feed = (image[..., ::-1].astype(np.float32) / 255).transpose(2, 0, 1)

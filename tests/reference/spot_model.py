@@ -10,6 +10,7 @@ import openvino as ov
 from openvino import opset1, opset4
 
 from ovyolo.card import Card, Head
+from ovyolo.core import shared_core
 from ovyolo.export.portable import save_ir
 
 SIDE = 64
@@ -67,7 +68,7 @@ def spot_network(seed: int = 0) -> tuple[ov.Model, Card]:
 def _responses(x: ov.Output, image: ov.Node) -> list[float]:
     """What channel 0 is for black, grey and white."""
     part = ov.Model([opset1.result(x)], [image], "part")
-    request = ov.Core().compile_model(part, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).create_infer_request()
+    request = shared_core().compile_model(part, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).create_infer_request()
     found = []
     for value in (20, 130, 240):
         request.infer([np.full((1, SIDE, SIDE, 3), value, np.uint8)])
