@@ -13,7 +13,7 @@ from reference.tiny_model import make_tiny_ir
 
 from ovyolo.bench import BenchResult, Turns, bench, take_turns
 from ovyolo.bench import machine as machine_module
-from ovyolo.bench.coldstart import peak_memory
+from ovyolo.bench.coldstart import ColdStart, peak_memory
 from ovyolo.bench.frames import Frames, synthetic_picture
 from ovyolo.cli import main
 from ovyolo.errors import DimensionError, ImageError
@@ -260,3 +260,16 @@ def test_matplotlib_missing_is_said(
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert main(["bench", str(model), "--picture", "x.svg"]) == 2
     assert "ovyolo[val]" in capsys.readouterr().err
+
+
+def test_a_cold_start_runs_what_runs_here_wherever_it_is_started(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ovyolo").mkdir()
+    (tmp_path / "ovyolo" / "__init__.py").write_text("raise ImportError('a checkout that was not built')")
+    cv2.imwrite(str(tmp_path / "grey.png"), np.full((32, 48, 3), 90, np.uint8))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.xml").write_bytes(model.read_bytes())
+    (tmp_path / "tiny.bin").write_bytes(model.with_suffix(".bin").read_bytes())
+    start = ColdStart(Path("tiny.xml"), "grey.png", device="CPU", threads=None, precision=None, conf=0.25)
+    assert start()["total"] > 0

@@ -34,7 +34,7 @@ class ColdStart:
         self, path: Path, picture: Any, *, device: str, threads: int | None, precision: str | None, conf: float
     ) -> None:
         self._options = {
-            "path": str(path), "picture": None if picture is None else os.fspath(picture), "device": device,
+            "path": str(path.resolve()), "picture": None if picture is None else _absolute(picture), "device": device,
             "threads": threads, "precision": precision, "conf": conf,
         }  # fmt: skip
         self._path = path
@@ -48,9 +48,11 @@ class ColdStart:
         begin = time.perf_counter_ns()
         words = [sys.executable, "-m", "ovyolo.bench.coldstart", str(begin), json.dumps(self._options)]
         try:
+            # Python looks for modules in the working folder first, and a checkout's ovyolo is not the one that runs here
             done = subprocess.run(
-                words, capture_output=True, text=True, encoding="utf-8", env=environment, timeout=LIMIT, check=False
-            )
+                words, capture_output=True, text=True, encoding="utf-8", env=environment, cwd=here, timeout=LIMIT,
+                check=False,
+            )  # fmt: skip
         except subprocess.TimeoutExpired as error:
             raise ModelError(f"{self._path}: a fresh process gave no result within {LIMIT} s") from error
         try:
@@ -60,6 +62,11 @@ class ColdStart:
         except (IndexError, ValueError, KeyError, TypeError) as error:
             why = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
             raise ModelError(f"{self._path}: a fresh process could not detect with it: {why[:300]}") from error
+
+
+def _absolute(picture: Any) -> str:
+    """A file's path from wherever it is looked at; what is no file stays as it is."""
+    return os.path.abspath(picture) if os.path.exists(picture) else os.fspath(picture)
 
 
 def peak_memory() -> int | None:
