@@ -48,7 +48,7 @@ class ColdStart:
         begin = time.perf_counter_ns()
         words = [sys.executable, "-m", "ovyolo.bench.coldstart", str(begin), json.dumps(self._options)]
         try:
-            # Python looks for modules in the working folder first, and a checkout's ovyolo is not the one that runs here
+            # Python looks into the working folder first, and a checkout there is not the ovyolo that runs here
             done = subprocess.run(
                 words, capture_output=True, text=True, encoding="utf-8", env=environment, cwd=here, timeout=LIMIT,
                 check=False,
