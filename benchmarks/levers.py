@@ -54,8 +54,8 @@ NO_CHANNELS = {"channels": None, "recover_epochs": 0}
 def named(what: str, *steps: str) -> dict[str, str]:
     """Titles by step."""
     said = {
-        "pruned": f"{what}, as pruned", "recovered": f"{what}, recovered", "sparse": what, "INT8": f"{what}, PTQ",
-        "INT8 trained": f"{what}, QAT",
+        "pruned": f"{what}, as pruned", "levels": f"{what}, at once", "recovered": f"{what}, recovered",
+        "sparse": what, "INT8": f"{what}, PTQ", "INT8 trained": f"{what}, QAT",
     }  # fmt: skip
     return {step: said[step] for step in steps}
 
@@ -67,6 +67,16 @@ GROUPS = {
         **named("30 % fewer channels", "pruned", "recovered", *INT8),
     }),
     "int8": Group({"INT8": "PTQ", "INT8 trained": "QAT"}, NO_CHANNELS),
+    "heads": Group(
+        named("idle levels' heads gone", "levels", "recovered", *INT8), {"channels": None, "levels": "heads"}
+    ),
+    "levels": Group(
+        named("idle levels cut", "levels", "recovered", *INT8), {"channels": None, "levels": "cut"}
+    ),
+    "levels-hardswish": Group(
+        named("idle levels cut, Hardswish", "recovered", *INT8),
+        {"channels": None, "levels": "cut", "activation": "hardswish"},
+    ),
     "hardswish": Group(
         named("Hardswish", "recovered", *INT8), {"channels": None, "activation": "hardswish"}
     ),
@@ -142,8 +152,8 @@ class Levers:
         self.imgsz = (options.imgsz, options.imgsz)
         self.out.mkdir(parents=True, exist_ok=True)
         recipe = Recipe(
-            speedup=None, channels=0.3, activation="keep", prune_steps=1, recover_epochs=options.epochs, sparsity=0.0,
-            qat_epochs=options.qat_epochs, batch=options.batch,
+            speedup=None, channels=0.3, activation="keep", levels="keep", prune_steps=1, recover_epochs=options.epochs,
+            sparsity=0.0, qat_epochs=options.qat_epochs, batch=options.batch,
         )  # fmt: skip
         self.base = Compression(
             options.model, self.data(), self.out / BASE, recipe, self.imgsz, device=options.device, quiet=options.quiet

@@ -19,20 +19,26 @@ class Run:
 
     planned_speedup = 3.31
 
-    def __init__(self, recipe, lost, recovers=True, log=None):
-        self.recipe, self.lost, self.recovers = recipe, lost, recovers
+    def __init__(self, recipe, lost, recovers=True, log=None, levels=False):
+        self.recipe, self.lost, self.recovers, self.levels = recipe, lost, recovers, levels
         self.log = [] if log is None else log
 
     def again(self, name, recipe, shared):
         self.log.append((name, shared))
-        return Run(recipe, self.lost, self.recovers, self.log)
+        return Run(recipe, self.lost, self.recovers, self.log, self.levels)
 
     def say(self, text):
         self.log.append(text)
 
     def run(self):
         drop = self.lost[self.recipe.sparsity, self.recipe.recover_epochs]
-        names = ["original", "trained on", *(["recovered"] if self.recovers else []), "INT8 trained"]
+        names = [
+            "original",
+            "trained on",
+            *(["levels"] if self.levels else []),
+            *(["recovered"] if self.recovers else []),
+            "INT8 trained",
+        ]
         measured = {name: {"ap": 60.0} for name in names} | {"INT8 trained": {"ap": 60.0 - drop}}
         return SimpleNamespace(networks=dict.fromkeys(names), measured=measured)
 
@@ -53,7 +59,7 @@ def test_the_first_that_fits_is_taken():
     found = search(first)
     assert found.run.recipe.sparsity == 0 and found.run.recipe.recover_epochs == 9
     assert [one["drop"] for one in found.tried] == [2.0, 0.9]
-    assert first.log[0] == ("try-2", ("original", "trained on", "activation", "pruned"))
+    assert first.log[0] == ("try-2", ("original", "trained on", "levels", "activation", "pruned"))
 
 
 def test_all_keep_to_what_was_asked_for_but_zeros_and_epochs():
@@ -62,11 +68,18 @@ def test_all_keep_to_what_was_asked_for_but_zeros_and_epochs():
     assert {recipe.prune_target() for _, recipe, _ in tries} == {("speedup", 2.7)}
     assert {recipe.qat_epochs for _, recipe, _ in tries} == {5}
     assert "recovered" not in tries[-1][2]
-    assert [name for name, _, _ in tries_of(Recipe(sparsity=0, recover_epochs=4))] == [
-        "as asked",
-        "recovering 8 epochs",
-    ]
-    assert len(tries_of(Recipe(sparsity=0, recover_epochs=0))) == 1
+    plain = Recipe(sparsity=0, recover_epochs=4)
+    assert [name for name, _, _ in tries_of(plain, cut=False)] == ["as asked", "recovering 8 epochs"]
+    assert [name for name, _, _ in tries_of(plain)] == ["as asked", "coarse maps stay", "recovering 8 epochs"]
+    assert [recipe.levels for _, recipe, _ in tries_of(plain)] == ["cut", "heads", "heads"]
+    assert len(tries_of(Recipe(sparsity=0, recover_epochs=0), cut=False)) == 1
+
+
+def test_coarse_maps_that_were_cut_come_back():
+    first = run_of(2.0, 0.9, levels=True)
+    found = search(first)
+    assert found.run.recipe.levels == "heads" and found.run.recipe.sparsity == 0
+    assert first.log[0] == ("try-2", ("original", "trained on"))
 
 
 def test_when_none_fits_it_says_how_near_it_came():

@@ -102,7 +102,7 @@ def test_a_gap_is_told_although_its_frame_is_dropped(tiny: Path, policy: str) ->
 
     def frames() -> Iterator[Frame]:
         for index in range(60):
-            yield Frame(picture(index, 64), "line3", index, gap={20: 1.5, 22: 0.5}.get(index, 0.0))
+            yield Frame(picture(index, 64), "line3", index, gap=0.25)  # whichever are dropped
         ready.set()
 
     with Detector(tiny) as detector:
@@ -111,7 +111,7 @@ def test_a_gap_is_told_although_its_frame_is_dropped(tiny: Path, policy: str) ->
             ready.wait(10)
             gaps.append(frame.gap)
             seen.append(frame.index)
-    assert 20 not in seen and sum(gaps) == 2.0
+    assert len(seen) < 40 and sum(gaps) == 60 * 0.25
 
 
 @pytest.mark.filterwarnings("ignore::ovyolo.errors.OvyoloWarning")

@@ -45,6 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="instead of dearer ones such as SiLU (default: hardswish)",
     )  # fmt: skip
     parser.add_argument(
+        "--levels", choices=("cut", "heads", "keep"),
+        help="coarse levels that find nothing of their own: cut with all maps as coarse as theirs, or their heads "
+        "alone, or kept (default: cut)",
+    )  # fmt: skip
+    parser.add_argument(
         "--ptq-only", action="store_true", help="set ranges from pictures, train no quantizers (as --qat-epochs 0)"
     )
     parser.add_argument("--no-quantize", action="store_true", help="stay in floating point")
@@ -62,8 +67,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 Beside the output lie its checkpoint (.pt, can be trained on), and reports (.compress.json, .compress.html). Every step
 is a file in --work: an interrupted run goes on from there when started again. With --max-drop, a recipe that
-loses more is followed by one without zeros, then by one that recovers twice as long, at the same speed: three tries at
-most, each in a folder of its own in --work.
+loses more is followed by one without zeros and with all coarse maps, then by one that recovers twice as long, at the
+same speed: three tries at most, each in a folder of its own in --work.
 
 exit status: 0 done, 2 could not be done, or not as fast or as good as asked: nothing is written"""
 
@@ -77,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
     recipe = FAST if options.fast else Recipe()
     if options.recipe:
         recipe = read_recipe(options.recipe, recipe)
-    names = [name.replace("-", "_") for name, _, _ in NUMBERS] + ["criterion", "weigh", "activation"]
+    names = [name.replace("-", "_") for name, _, _ in NUMBERS] + ["criterion", "weigh", "activation", "levels"]
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if options.ptq_only:
         given["qat_epochs"] = 0

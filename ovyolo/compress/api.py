@@ -157,8 +157,8 @@ def _layers(before: Network, after: Network, imgsz: tuple[int, int]) -> list[lis
     new = {layer.name: layer for layer in costs_of(after, imgsz).layers}
     rows = []
     for layer in costs_of(before, imgsz).layers:
-        other = new.get(layer.name) or new.get(f"{layer.name}.conv") or layer
-        rows.append([layer.name, layer.outputs, other.outputs, layer.macs, other.macs])
+        other = new.get(layer.name) or new.get(f"{layer.name}.conv")
+        rows.append([layer.name, layer.outputs, other.outputs if other else 0, layer.macs, other.macs if other else 0])
     return rows
 
 

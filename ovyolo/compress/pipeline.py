@@ -16,6 +16,7 @@ from torch import nn
 from ovyolo.compress.calibration import Calibration, choose_calibration
 from ovyolo.compress.channels import recalibrate
 from ovyolo.compress.journal import Journal, dataset_hash
+from ovyolo.compress.levels import idle_levels, without_coarse_maps, without_levels
 from ovyolo.compress.lineup import form_of
 from ovyolo.compress.pruning import PLANNED, inputs_of, prune_channels
 from ovyolo.compress.qat.insert import insert_quantizers, picture_tensors
@@ -41,6 +42,7 @@ from ovyolo.train.validate import Validation
 __all__ = ["Compression", "Steps"]
 
 CLOSE_MOSAIC = 2  # epochs at the end of each training that see pictures as they are
+IDLE = "levels that find nothing of their own"
 ZEROS_RISE = 0.6  # share of a recovery in which more and more weights become zero
 
 
@@ -62,7 +64,8 @@ class StepValidation(Validation):
 
     def boxes(self, network: Network) -> Predictions:
         """What the network finds in the validation pictures."""
-        return self.judge.predict(form_of(network, self.imgsz)[0])
+        model, card = form_of(network, self.imgsz)
+        return self.judge.predict(model, card=card)
 
 
 class Compression:
@@ -174,8 +177,12 @@ class Compression:
             if measured["trained on"]["ap"] > measured["original"]["ap"]:  # who knows more teaches better
                 self.tuning.teacher = self._as_teacher(networks["trained on"], team)
         network = self.dense
+        gone = self._idle_levels()
+        if gone:
+            network = networks["levels"] = self._step("levels", lambda: self._fewer_levels(gone), measured)
+        several = network
         if recipe.activation != "keep" and has_dearer(network, recipe.activation):
-            network = networks["activation"] = self._step("activation", self._cheaper, measured)
+            network = networks["activation"] = self._step("activation", lambda: self._cheaper(several), measured)
         if recipe.prune_target():
             whole = network
             network = networks["pruned"] = self._step("pruned", lambda: prune_channels(self, whole, team), measured)
@@ -236,9 +243,21 @@ class Compression:
             lr=self.recipe.lr, judge=self.judge,
         )[0]  # fmt: skip
 
-    def _cheaper(self) -> Network:
-        """The original with another activation function, and batch norms that know it."""
-        return recalibrate(with_activation(self.dense, self.recipe.activation), inputs_of(self))
+    def _idle_levels(self) -> int:
+        """How many of the coarsest levels are to go."""
+        if self.recipe.levels == "keep":
+            return 0
+        home = self._shared.get("levels", self)
+        return int(home.journal.measure(IDLE, lambda: idle_levels(self.dense.to("cpu"), self.judge, self.say)))
+
+    def _fewer_levels(self, gone: int) -> Network:
+        """The original without its coarsest levels, and without their maps where it will recover."""
+        network = without_levels(self.dense.to("cpu"), gone)
+        return without_coarse_maps(network) if self.recipe.levels == "cut" and self.recipe.recover_epochs else network
+
+    def _cheaper(self, network: Network) -> Network:
+        """With another activation function, and batch norms that know it."""
+        return recalibrate(with_activation(network, self.recipe.activation), inputs_of(self))
 
     def _recover(self, network: Network) -> Network:
         return self.tuning.run(

@@ -48,8 +48,13 @@ def prune_channels(run: Compression, unpruned: Network, team: Team) -> Network:
     assert target is not None
     profile = profile_network(unpruned.to("cpu"), run.imgsz)
     write_text(run.folder / "profile.json", json.dumps(profile.to_dict()))
-    before = amounts_of(unpruned, run.imgsz, profile)
     kind, value = target
+    before = amounts_of(unpruned, run.imgsz, profile) if kind == "speedup" else amounts_of(run.dense, run.imgsz)
+    if kind != "speedup":
+        already = recipe.channel_target(kind, value).reached(before, amounts_of(unpruned, run.imgsz))
+        if already >= value:
+            run.say(f"{already:.0%} of the {kind} are gone: no channels need to go")
+            return unpruned
     dense_ir = float_form(run.imgsz)(run.dense)
     form = float_form(run.imgsz)
     by_channels = value

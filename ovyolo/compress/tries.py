@@ -13,7 +13,8 @@ from ovyolo.errors import TargetError
 __all__ = ["MOST_TRIES", "Found", "drop_of", "search", "table_of", "tries_of"]
 
 MOST_TRIES = 3
-BEFORE_RECOVERY = ("original", "trained on", "activation", "pruned")
+BEFORE_LEVELS = ("original", "trained on")
+BEFORE_RECOVERY = (*BEFORE_LEVELS, "levels", "activation", "pruned")
 
 
 @dataclass(frozen=True)
@@ -31,23 +32,31 @@ class Found:
     tried: list[dict[str, Any]]
 
 
-def tries_of(recipe: Recipe) -> list[tuple[str, Recipe, tuple[str, ...]]]:
+def tries_of(recipe: Recipe, cut: bool = True) -> list[tuple[str, Recipe, tuple[str, ...]]]:
     """What is tried in turn: a name, the recipe, and the steps that are the first one's. At most :data:`MOST_TRIES`.
 
-    First what was asked for. Then without zeros, which cost accuracy and buy no speed. Then recovering twice as long
-    on top of that. All keep to the same channels, and so to the same speed: it is what was asked for.
+    First what was asked for. Then what costs accuracy and need not be for the speed: no zeros, and the coarse maps stay
+    where they were ``cut``. Then recovering twice as long on top of that. All keep to the speed that was asked for.
 
     Example:
         >>> [name for name, _, _ in tries_of(Recipe(sparsity=0.6, recover_epochs=9))]
-        ['as asked', 'no zeros', 'recovering 18 epochs']
+        ['as asked', 'no zeros, coarse maps stay', 'recovering 18 epochs']
     """
     tries: list[tuple[str, Recipe, tuple[str, ...]]] = [("as asked", recipe, ())]
+    shared: tuple[str, ...] = BEFORE_RECOVERY
+    milder = []
     if recipe.sparsity:
         recipe = replace(recipe, sparsity=0.0)
-        tries.append(("no zeros", recipe, BEFORE_RECOVERY))
+        milder.append("no zeros")
+    if cut:
+        recipe = replace(recipe, levels="heads")
+        milder.append("coarse maps stay")
+        shared = BEFORE_LEVELS
+    if milder:
+        tries.append((", ".join(milder), recipe, shared))
     if recipe.recover_epochs:
         recipe = replace(recipe, recover_epochs=2 * recipe.recover_epochs)
-        tries.append((f"recovering {recipe.recover_epochs} epochs", recipe, BEFORE_RECOVERY))
+        tries.append((f"recovering {recipe.recover_epochs} epochs", recipe, shared))
     return tries
 
 
@@ -64,18 +73,23 @@ def search(first: Compression) -> Found:
     """
     allowed = first.recipe.max_drop
     tried: list[dict[str, Any]] = []
-    for number, (name, recipe, shared) in enumerate(tries_of(first.recipe), 1):
+    number, tries = 0, tries_of(first.recipe)
+    while number < len(tries):
+        name, recipe, shared = tries[number]
+        number += 1
         if name.startswith("recovering") and number > 1 and not tried[0]["recovered"]:
             break  # nothing was lost that could be recovered
         run = first if number == 1 else first.again(f"try-{number}", recipe, shared)
         if number > 1:
             first.say(f"try {number}: {name}")
         steps = run.run()
+        if number == 1:
+            tries = tries_of(first.recipe, first.recipe.levels == "cut" and "levels" in steps.networks)
         last = list(steps.networks)[-1]
         recovered = not steps.networks.keys().isdisjoint(("recovered", "sparse"))
         tried.append({
-            "name": name, "ap": steps.measured[last]["ap"], "drop": drop_of(steps), "speedup": first.planned_speedup,
-            "recovered": recovered,
+            "name": name, "ap": steps.measured[last]["ap"], "drop": drop_of(steps),
+            "speedup": run.planned_speedup or first.planned_speedup, "recovered": recovered,
         })  # fmt: skip
         if allowed is None or tried[-1]["drop"] <= allowed:
             return Found(run, steps, tried)

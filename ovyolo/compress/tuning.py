@@ -50,7 +50,7 @@ class Tuning:
         labels = DetectionLoss(
             network.anchors_in_pixels().cpu(), network.strides, len(network.names), settings.imgsz, settings.loss
         )
-        teacher, weight = self.teacher, self.distill
+        teacher, weight, strides = self.teacher, self.distill, network.strides
         precision = precision_for(self.team.device, settings.precision)
         if teacher is None or not weight:
             return lambda heads, targets, x: labels(heads, targets)
@@ -58,8 +58,8 @@ class Tuning:
         def both(heads: list[Tensor], targets: Tensor, x: Tensor) -> LossParts:
             parts = labels(heads, targets)
             with torch.no_grad(), autocast(x.device, precision):
-                told = teacher(x)
-            drawn = head_loss(heads, told, anchors=network.head.na, objectness=0.5)
+                told = dict(zip(teacher.strides, teacher(x), strict=True))
+            drawn = head_loss(heads, [told[stride] for stride in strides], anchors=network.head.na, objectness=0.5)
             return parts._replace(total=parts.total + weight * drawn * len(x))
 
         return both

@@ -92,14 +92,17 @@ class Judge:
         precision: str = "f32",
         tell: Callable[[int], None] = lambda done: None,
         keep: bool = False,
+        card: Card | None = None,
     ) -> Predictions:
         """The boxes that ``model`` finds; ``tell`` is called with the number of pictures done. With ``keep`` they are
-        remembered, for as long as the model lives, and not found again."""
+        remembered, for as long as the model lives, and not found again. A model with another head than the others, but
+        their classes and input, brings its own ``card``."""
+        card = card or self.card
         if model in self._found and precision == "f32":
             return self._found[model]
-        with closing(compile_session(model, self.card, 2, precision)) as session:
+        with closing(compile_session(model, card, 2, precision)) as session:
             counted = _Counted(session, tell)
-            found = predict(counted, self.card, self._pictures, skip_bad=self._skip_bad, quiet=True)
+            found = predict(counted, card, self._pictures, skip_bad=self._skip_bad, quiet=True)
         found = found if self.mapping is None else found.classes_as(self.mapping)
         if keep:
             self._found[model] = found

@@ -1,0 +1,167 @@
+"""Networks that lose their coarsest levels: what stays computes what it did, under the names that it had."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed: levels are removed with it")
+
+import numpy as np  # noqa: E402
+
+from ovyolo.compress.levels import idle_levels, layer_strides, without_coarse_maps, without_levels  # noqa: E402
+from ovyolo.errors import DimensionError, UnsupportedModelError  # noqa: E402
+from ovyolo.evaluate.judge import run_pictures  # noqa: E402
+from ovyolo.export.graph import build_model  # noqa: E402
+from ovyolo.train.architecture import new_network  # noqa: E402
+from ovyolo.train.loss import DetectionLoss, LossSettings  # noqa: E402
+from ovyolo.train.network import load_network, save_network  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.set_num_threads(1)
+    made = new_network("n", ["bright", "dark"], seed=4)
+    x = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        made.train()(x)  # batch norms that are not the identity
+    return made.eval()
+
+
+@pytest.fixture
+def picture():
+    return torch.rand(1, 3, 96, 64, generator=torch.Generator().manual_seed(1))
+
+
+def count(network):
+    return sum(one.numel() for one in network.parameters())
+
+
+@pytest.mark.parametrize("gone", [0, 1, 2])
+def test_the_levels_that_stay_say_the_same(network, picture, gone):
+    less = without_levels(network, gone)
+    assert less.strides == (8, 16, 32)[: 3 - gone] and less.head.anchors.shape == (3 - gone, 3, 2)
+    with torch.no_grad():
+        for ours, theirs in zip(less(picture), network(picture)[: 3 - gone], strict=True):
+            assert torch.equal(ours, theirs)
+    assert torch.equal(less.anchors_in_pixels(), network.anchors_in_pixels()[: 3 - gone])
+    kept = less.tensors()
+    assert all(torch.equal(value, network.tensors()[name]) for name, value in kept.items() if "anchors" not in name)
+    gone_layers = [index for index, layer in enumerate(less.model) if isinstance(layer, torch.nn.Identity)]
+    assert gone_layers == [*range(24 - 3 * gone, 24)]
+
+
+def test_levels_are_counted_by_stride_not_by_place(network, picture):
+    """A head may name its coarsest level first."""
+    import copy
+
+    from ovyolo.export.checkpoint.own_format import record_of
+    from ovyolo.train.network import Network
+
+    description, tensors = copy.deepcopy(network.description), network.tensors()
+    head = description["parts"]["model"]["parts"]["24"]
+    head["attributes"]["f"] = [23, 17, 20]
+    order = {0: 2, 1: 0, 2: 1}
+    turned = {name: value for name, value in tensors.items() if ".24." not in name}
+    for new, old in order.items():
+        for leaf in ("weight", "bias"):
+            turned[f"model.24.m.{new}.{leaf}"] = tensors[f"model.24.m.{old}.{leaf}"]
+    turned["model.24.anchors"] = tensors["model.24.anchors"][[2, 0, 1]]
+    arrays = {name: value.detach().numpy() for name, value in turned.items()}
+    other = Network(record_of(description, arrays), network.names, (32, 8, 16)).eval()
+    less = without_levels(other, 1)
+    assert less.strides == (8, 16)
+    with torch.no_grad():
+        assert all(torch.equal(a, b) for a, b in zip(less(picture), network(picture), strict=False))
+
+
+@pytest.mark.parametrize("gone", [1, 2])
+def test_without_coarse_maps_it_computes_as_if_they_were_zero(network, picture, gone):
+    less = without_levels(network, gone)
+    cut = without_coarse_maps(less)
+    assert max(layer_strides(cut).values()) == max(cut.strides) == 32 >> gone
+    lost = {1: {13: 128}, 2: {17: 64}}[gone]
+    for layer, channels in lost.items():
+        for convolution in (less.model[layer].cv1.conv, less.model[layer].cv2.conv):
+            with torch.no_grad():
+                convolution.weight[:, :channels] = 0
+    with torch.no_grad():
+        for ours, theirs in zip(cut(picture), less(picture), strict=True):
+            torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+    assert count(cut) < (0.3 if gone == 1 else 0.05) * count(network)
+    assert cut.tensors().keys() <= network.tensors().keys()
+
+
+def test_nothing_is_cut_that_a_head_needs(network):
+    assert count(without_coarse_maps(network)) == count(network)
+
+
+@pytest.mark.parametrize("gone", [1, 2])
+def test_files_and_graphs(network, picture, gone, tmp_path):
+    cut = without_coarse_maps(without_levels(network, gone))
+    again = load_network(save_network(cut, tmp_path / "cut.pt")).eval()
+    with torch.no_grad():
+        expected = cut(picture)
+        assert all(torch.equal(a, b) for a, b in zip(again(picture), expected, strict=True))
+    model, card = build_model(again.checkpoint(tmp_path / "cut.pt"), (96, 64))
+    assert len(card.head.outputs) == 3 - gone == len(model.outputs)
+    pixels = np.random.default_rng(1).integers(0, 256, (96, 64, 3), np.uint8)
+    with torch.no_grad():
+        x = torch.from_numpy(pixels[None, ..., ::-1].transpose(0, 3, 1, 2).copy()).float() / 255
+        expected = [head.numpy() for head in cut(x)]
+    (found,) = run_pictures(model, card, [pixels])
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-4 * max(1.0, float(np.abs(theirs).max())))
+
+
+def test_a_cut_network_trains(network):
+    cut = without_coarse_maps(without_levels(network, 1)).train()
+    loss = DetectionLoss(cut.anchors_in_pixels(), cut.strides, 2, (64, 64), LossSettings())
+    parts = loss(cut(torch.rand(2, 3, 64, 64)), torch.tensor([[0, 1, 30.0, 30.0, 20.0, 20.0]]))
+    parts.total.backward()
+    assert all(one.grad is not None for one in cut.parameters())
+
+
+def test_one_level_has_to_stay(network):
+    with pytest.raises(DimensionError, match="one has to stay"):
+        without_levels(network, 3)
+
+
+def test_maps_that_are_added_cannot_be_left_out(network, monkeypatch):
+    import ovyolo.compress.levels as room
+
+    original = room.trace
+
+    def united(network):
+        found = original(network)
+        coarse, fine = found.slots["model.10.conv", "out"], found.slots["model.6.cv3.conv", "out"]
+        found.unite((coarse[0], fine[0]))
+        return found
+
+    monkeypatch.setattr(room, "trace", united)
+    with pytest.raises(UnsupportedModelError, match="cannot do without"):
+        without_coarse_maps(without_levels(network, 1))
+
+
+@pytest.mark.parametrize(
+    ("figures", "idle"),
+    [
+        ([(90, 60), (89.6, 60), (80, 60)], 1),  # the coarsest
+        ([(90, None), (89.6, None), (89.6, None)], 2),
+        ([(90, 60), (89.4, 60)], 0),
+        ([(90, 60), (90, 57)], 0),  # large objects would suffer
+        ([(15, 60)], 0),  # it finds too little to tell
+    ],
+)
+def test_a_level_is_idle_when_the_others_find_as_much(network, figures, idle):
+    told, said = iter(figures), []
+
+    def judge(_network):
+        ap50, large = next(told)
+        return {"ap50": ap50, "ap_large": large}
+
+    assert idle_levels(network, judge, said.append) == idle
+    assert next(told, None) is None and len(said) == len(figures) - 1
+    assert all("stride" in line for line in said)
+    assert not list(itertools.islice(told, 1))
