@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+from pathlib import Path
 
 import pytest
 
@@ -11,8 +11,10 @@ torch = pytest.importorskip("torch", reason="torch is not installed: levels are 
 import numpy as np  # noqa: E402
 
 from ovyolo.compress.levels import idle_levels, layer_strides, without_coarse_maps, without_levels  # noqa: E402
+from ovyolo.dataset import DataSet, Item  # noqa: E402
 from ovyolo.errors import DimensionError, UnsupportedModelError  # noqa: E402
 from ovyolo.evaluate.judge import run_pictures  # noqa: E402
+from ovyolo.evaluate.predictions import Predictions  # noqa: E402
 from ovyolo.export.graph import build_model  # noqa: E402
 from ovyolo.train.architecture import new_network  # noqa: E402
 from ovyolo.train.loss import DetectionLoss, LossSettings  # noqa: E402
@@ -144,24 +146,53 @@ def test_maps_that_are_added_cannot_be_left_out(network, monkeypatch):
         without_coarse_maps(without_levels(network, 1))
 
 
+SMALL, LARGE = 20.0, 100.0  # pixels
+
+
+def data_of(*sides):
+    """One picture, with objects of these sides one beside the other."""
+    x = np.arange(len(sides), dtype=np.float64)[:, None] * 128
+    boxes = np.concatenate([x, np.zeros_like(x), x + np.array(sides)[:, None], np.array(sides)[:, None]], 1)
+    height, width = 128, 128 * len(sides)
+    item = Item(
+        path=Path("board.png"), size=(height, width), boxes=boxes, class_id=np.zeros(len(sides), np.int32),
+        area=np.array(sides) ** 2, crowd=np.zeros(len(sides), bool), image_id=0,
+    )  # fmt: skip
+    return DataSet(("bright", "dark"), (item,), Path("data.yaml"), "val", (0, 1))
+
+
+def found_in(dataset, which, score=0.9):
+    boxes = dataset.items[0].boxes[which]
+    return Predictions(
+        image=np.zeros(len(boxes), np.int64), class_id=np.zeros(len(boxes), np.int64),
+        score=np.full(len(boxes), score), xywh=np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1),
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    ("figures", "idle"),
+    ("lost", "idle"),
     [
-        ([(90, 60), (89.6, 60), (80, 60)], 1),  # the coarsest
-        ([(90, None), (89.6, None), (89.6, None)], 2),
-        ([(90, 60), (89.4, 60)], 0),
-        ([(90, 60), (90, 57)], 0),  # large objects would suffer
-        ([(15, 60)], 0),  # it finds too little to tell
+        ([(), (0, 1)], 1),  # one of two hundred may go, two may not
+        ([(0,), (0,)], 2),
+        ([(0, 1)], 0),
+        ([(200,)], 0),  # the only large one is found by this level alone
+        ([(), (200,)], 1),
     ],
 )
-def test_a_level_is_idle_when_the_others_find_as_much(network, figures, idle):
-    told, said = iter(figures), []
+def test_a_level_is_idle_when_the_others_find_as_much(network, lost, idle):
+    dataset = data_of(*[SMALL] * 200, LARGE)
+    every = np.arange(201)
+    told, said = iter([(), *lost]), []
 
-    def judge(_network):
-        ap50, large = next(told)
-        return {"ap50": ap50, "ap_large": large}
+    def find(_network):
+        return found_in(dataset, np.setdiff1d(every, next(told)))
 
-    assert idle_levels(network, judge, said.append) == idle
-    assert next(told, None) is None and len(said) == len(figures) - 1
+    assert idle_levels(network, dataset, find, said.append) == idle
+    assert next(told, None) is None and len(said) == len(lost)
     assert all("stride" in line for line in said)
-    assert not list(itertools.islice(told, 1))
+
+
+@pytest.mark.parametrize(("count", "score"), [(49, 0.9), (200, 0.2)])
+def test_who_finds_too_little_says_nothing_of_levels(network, count, score):
+    dataset = data_of(*[SMALL] * 200)
+    assert idle_levels(network, dataset, lambda _: found_in(dataset, np.arange(count), score)) == 0

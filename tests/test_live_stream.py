@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from reference.cameras import MjpegCamera, RtspCamera, picture, wait_until
+from reference.cameras import FPS, MjpegCamera, Pulse, RtspCamera, picture, wait_until
 from reference.spots import left_threads, number_of
 from reference.tiny_model import make_tiny_ir
 
@@ -47,12 +47,12 @@ def test_of_four_sources_one_is_dead(tiny: Path, tmp_path: Path) -> None:
         names = [source.name for source in sources]
         counts, back, slowest, last = Counter[str](), Counter[str](), 0.0, time.monotonic()
         broken = 0
-        with Detector(tiny) as detector, detector.stream(sources) as stream:
+        with Pulse() as pulse, Detector(tiny) as detector, detector.stream(sources) as stream:
             for frame, found in stream:
                 counts[frame.source] += 1
                 back[frame.source] += frame.gap > 0 or back[frame.source] > 0
                 if frame.source == names[0]:
-                    assert (a.now - number_of(found_at(found, frame.image.shape[0]))) % 64 < 40
+                    assert (a.now - number_of(found_at(found, frame.image.shape[0]))) % 64 < late(40, pulse)
                     slowest, last = max(slowest, time.monotonic() - last), time.monotonic()
                     if not broken and min(counts[name] for name in names[1:3]) > 10:
                         b.stop()
@@ -63,10 +63,15 @@ def test_of_four_sources_one_is_dead(tiny: Path, tmp_path: Path) -> None:
                         c.stalled = False
                 if min(back[name] for name in names[1:3]) > 10 or counts[names[0]] > 3000:
                     break
-            assert slowest < 1 and not counts[names[3]]
+            assert slowest < 1 + 4 * pulse.worst and not counts[names[3]]
             assert min(back[name] for name in names[1:3]) > 10 and counts[names[0]] > broken + 80
             assert {name for name, _ in stream.errors} == set(names[1:])
         dead.deaf = False
+
+
+def late(pictures: float, pulse: Pulse) -> float:
+    """How many pictures of the camera one may be old, on a machine as busy as this one is."""
+    return min(pictures + 4 * pulse.worst * FPS, 62)
 
 
 def found_at(found: Detections, side: int) -> Detections:
@@ -77,7 +82,7 @@ def found_at(found: Detections, side: int) -> Detections:
 @pytest.mark.parametrize("policy", [None, "latest", "drop-oldest", "block"])
 def test_a_consumer_slower_than_the_camera(tiny: Path, policy: str | None) -> None:
     seen, ages = [], []
-    with MjpegCamera() as camera, Detector(tiny) as detector:
+    with MjpegCamera() as camera, Pulse() as pulse, Detector(tiny) as detector:
         stream = detector.stream(LiveSource(camera.url), policy=policy)
         for _, found in stream:
             number = number_of(found_at(found, 128))
@@ -86,14 +91,14 @@ def test_a_consumer_slower_than_the_camera(tiny: Path, policy: str | None) -> No
             time.sleep(0.08)  # four pictures of the camera
             if len(seen) == 14:
                 break
-        dropped = stream.dropped
+        dropped, sent = stream.dropped, [number % 64 for number in camera.sent]
     steps = np.diff(np.unwrap(seen, period=64))
     if policy == "block":  # the camera waits, or drops itself
-        assert dropped == {} and (steps == 1).all()
+        assert dropped == {} and seen == sent[: len(seen)]
     else:
         assert sum(dropped.values()) > 10 and (steps > 0).all() and steps.mean() > 2
         # what is under way and what waits: two and one pictures of four steps, or two and four
-        assert max(ages[5:]) < (24 if policy != "drop-oldest" else 40)
+        assert max(ages[5:]) < late(24 if policy != "drop-oldest" else 40, pulse)
 
 
 @pytest.mark.parametrize("policy", ["latest", "drop-oldest"])

@@ -13,17 +13,22 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 
 from ovyolo.compress.channels.walk import trace
+from ovyolo.dataset import DataSet
 from ovyolo.errors import DimensionError, UnsupportedModelError, reason_of
+from ovyolo.evaluate.matching import Matches, match
+from ovyolo.evaluate.predictions import Predictions
 from ovyolo.export.checkpoint.own_format import record_of
 from ovyolo.train.network import Network
 
 __all__ = ["idle_levels", "layer_strides", "without_coarse_maps", "without_levels"]
 
-WORTH, WORTH_LARGE = 0.5, 2.0  # points of AP50, and of AP of large objects
-LEAST = 20.0  # points of AP50
+MOST_LOST, LEAST_FOUND = 0.005, 50
+CONF, IOU = 0.25, 0.5  # what `detect` shows, and half an overlap
+SIZES, SIZE_NAMES = (32**2, 96**2), ("small", "medium", "large")
 CANNOT = "cannot do without maps of wider cells than the heads have"
 Sources = list[list[int]]
 """For each layer, the layers that it reads; -1 is the picture."""
@@ -127,29 +132,40 @@ def without_coarse_maps(network: Network) -> Network:
 
 
 def idle_levels(
-    network: Network, judge: Callable[[Network], dict[str, Any]], say: Callable[[str], None] = lambda text: None
+    network: Network,
+    dataset: DataSet,
+    find: Callable[[Network], Predictions],
+    say: Callable[[str], None] = lambda text: None,
 ) -> int:
     """How many of the coarsest levels find nothing that the others do not find as well.
 
-    A level is idle if AP50 without it is at most :data:`WORTH` points lower, and AP of large objects, where there are
-    any, at most :data:`WORTH_LARGE`. How well boxes fit does not count: that is learned again. A network that hardly
-    finds anything says nothing about its levels: none of them is idle.
+    A level is idle if the network loses, without it, at most :data:`MOST_LOST` of the objects that it finds, of the
+    small, the medium and the large ones (COCO's sizes) alike: of fewer than 200 objects of a size, none. How well boxes
+    fit does not count: that is learned again. A network that hardly finds anything says nothing about its levels.
 
     Args:
         network: any that trains.
-        judge: gives figures in points of AP, ``ap50`` and ``ap_large`` among them.
-        say: told what was measured.
+        dataset: the truth.
+        find: what a network finds in it.
+        say: told what was seen.
     """
-    whole = judge(network)
-    if (whole.get("ap50") or 0.0) < LEAST:
+
+    def found_by(one: Network) -> Matches:
+        return match(dataset, find(one), IOU)
+
+    whole = found_by(network)
+    did = (whole.score_of >= CONF) & ~whole.object_crowd
+    if did.sum() < LEAST_FOUND:
         return 0
+    size = np.digitize(whole.object_area, SIZES)
     for count in range(1, len(network.strides)):
-        less = judge(without_levels(network, count))
-        lost = {key: (whole.get(key) or 0.0) - (less.get(key) or 0.0) for key in ("ap50", "ap_large")}
-        idle = lost["ap50"] <= WORTH and lost["ap_large"] <= WORTH_LARGE
+        does = found_by(without_levels(network, count)).score_of >= CONF
+        before = np.bincount(size[did], minlength=3)
+        lost = np.bincount(size[did & ~does], minlength=3) - np.bincount(size[does & ~did], minlength=3)
+        idle = bool((lost <= MOST_LOST * before).all())
         stride = sorted(network.strides)[-count]
-        say(f"without the level of stride {stride} AP50 is {less['ap50']:.2f} instead of {whole['ap50']:.2f}: "
-            + ("it can go" if idle else "it stays"))  # fmt: skip
+        told = ", ".join(f"{a} of {b} {name}" for a, b, name in zip(lost, before, SIZE_NAMES, strict=True))
+        say(f"without the level of stride {stride} it loses {told} objects: the level {'can go' if idle else 'stays'}")
         if not idle:
             return count - 1
     return len(network.strides) - 1

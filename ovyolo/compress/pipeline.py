@@ -248,7 +248,9 @@ class Compression:
         if self.recipe.levels == "keep":
             return 0
         home = self._shared.get("levels", self)
-        return int(home.journal.measure(IDLE, lambda: idle_levels(self.dense.to("cpu"), self.judge, self.say)))
+        return int(home.journal.measure(
+            IDLE, lambda: idle_levels(self.dense.to("cpu"), self.validation, self.judge.boxes, self.say)
+        ))  # fmt: skip
 
     def _fewer_levels(self, gone: int) -> Network:
         """The original without its coarsest levels, and without their maps where it will recover."""

@@ -37,7 +37,7 @@ class Camera:
 
     Knobs: ``stalled`` (nothing more is sent, connections stay open), ``side`` (pixels of the pictures), ``cut`` (the
     next pictures are sent half, then the connection ends), ``deaf`` (requests are not answered), ``keyless`` (RTSP
-    begins between key frames), ``readers`` (connections so far).
+    begins between key frames), ``readers`` (connections so far). ``sent`` are the numbers that a reader got whole.
     """
 
     scheme = "http"
@@ -46,6 +46,7 @@ class Camera:
         self.stalled = self.deaf = self.cut = self.keyless = False
         self.side = 128
         self.readers = 0
+        self.sent: list[int] = []
         self._listener: socket.socket | None = None
         self._open: set[socket.socket] = set()
         self._port = 0
@@ -132,6 +133,7 @@ class MjpegCamera(Camera):
                 connection.sendall(head + data[: len(data) // 2])
                 return
             connection.sendall(head + data + b"\r\n")
+            self.sent.append(number)
 
 
 def read_head(connection: socket.socket) -> str:
@@ -227,12 +229,15 @@ class RtspCamera(Camera):
                 return
 
     def _play(self, connection: socket.socket, lock: threading.Lock) -> None:
-        sequence, keyed, side = 0, self.keyless, self.side
+        sequence, keyed, side, before = 0, self.keyless, self.side, None
         with contextlib.suppress(OSError):
             for number in self.paced():
                 frame = self.films[self.side][1][number % 64]
                 if side != self.side:  # a decoder can begin, or change, with a key frame only
                     side, keyed = self.side, False
+                if before is not None and number > before + 1:  # on a slow machine: what follows a gap tells changes of
+                    keyed = False  # a picture that was never sent
+                before = number
                 keyed = keyed or is_key(frame)
                 if not keyed:
                     continue
@@ -247,6 +252,29 @@ class RtspCamera(Camera):
                         if self.cut:
                             connection.shutdown(socket.SHUT_RDWR)
                             return
+
+
+class Pulse:
+    """How much later than asked for this process woke up at worst, in seconds: other programs may run."""
+
+    def __init__(self) -> None:
+        self.worst = 0.0
+        self._over = threading.Event()
+
+    def __enter__(self) -> Pulse:
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _beat(self) -> None:
+        before = time.monotonic()
+        while not self._over.wait(0.01):
+            now = time.monotonic()
+            self.worst, before = max(self.worst, now - before - 0.01), now
 
 
 def wait_until(true: Callable[[], bool], seconds: float = 20) -> None:
