@@ -54,7 +54,7 @@ NO_CHANNELS = {"channels": None, "recover_epochs": 0}
 def named(what: str, *steps: str) -> dict[str, str]:
     """Titles by step."""
     said = {
-        "pruned": f"{what}, as pruned", "levels": f"{what}, at once", "recovered": f"{what}, recovered",
+        "pruned": f"{what}, as pruned", "levels": what, "coarse maps": f"{what}, at once", "recovered": f"{what}, recovered",
         "sparse": what, "INT8": f"{what}, PTQ", "INT8 trained": f"{what}, QAT",
     }  # fmt: skip
     return {step: said[step] for step in steps}
@@ -67,15 +67,13 @@ GROUPS = {
         **named("30 % fewer channels", "pruned", "recovered", *INT8),
     }),
     "int8": Group({"INT8": "PTQ", "INT8 trained": "QAT"}, NO_CHANNELS),
-    "heads": Group(
-        named("idle levels' heads gone", "levels", "recovered", *INT8), {"channels": None, "levels": "heads"}
+    "heads": Group(named("idle level's head gone", "levels", *INT8), {**NO_CHANNELS, "levels": "heads"}),
+    "cut": Group(
+        named("idle level and its maps cut", "coarse maps", "recovered", *INT8), {"channels": None, "levels": "cut"}
     ),
-    "levels": Group(
-        named("idle levels cut", "levels", "recovered", *INT8), {"channels": None, "levels": "cut"}
-    ),
-    "levels-hardswish": Group(
-        named("idle levels cut, Hardswish", "recovered", *INT8),
-        {"channels": None, "levels": "cut", "activation": "hardswish"},
+    "heads-hardswish": Group(
+        named("idle level's head gone, Hardswish", "recovered", *INT8),
+        {"channels": None, "levels": "heads", "activation": "hardswish"},
     ),
     "hardswish": Group(
         named("Hardswish", "recovered", *INT8), {"channels": None, "activation": "hardswish"}

@@ -35,7 +35,7 @@ class Run:
         names = [
             "original",
             "trained on",
-            *(["levels"] if self.levels else []),
+            *(["coarse maps"] if self.levels else []),
             *(["recovered"] if self.recovers else []),
             "INT8 trained",
         ]
@@ -59,7 +59,7 @@ def test_the_first_that_fits_is_taken():
     found = search(first)
     assert found.run.recipe.sparsity == 0 and found.run.recipe.recover_epochs == 9
     assert [one["drop"] for one in found.tried] == [2.0, 0.9]
-    assert first.log[0] == ("try-2", ("original", "trained on", "levels", "activation", "pruned"))
+    assert first.log[0] == ("try-2", ("original", "trained on", "levels", "activation", "coarse maps", "pruned"))
 
 
 def test_all_keep_to_what_was_asked_for_but_zeros_and_epochs():
@@ -71,7 +71,7 @@ def test_all_keep_to_what_was_asked_for_but_zeros_and_epochs():
     plain = Recipe(sparsity=0, recover_epochs=4)
     assert [name for name, _, _ in tries_of(plain, cut=False)] == ["as asked", "recovering 8 epochs"]
     assert [name for name, _, _ in tries_of(plain)] == ["as asked", "coarse maps stay", "recovering 8 epochs"]
-    assert [recipe.levels for _, recipe, _ in tries_of(plain)] == ["cut", "heads", "heads"]
+    assert [recipe.levels for _, recipe, _ in tries_of(plain)] == ["auto", "heads", "heads"]
     assert len(tries_of(Recipe(sparsity=0, recover_epochs=0), cut=False)) == 1
 
 
@@ -79,7 +79,7 @@ def test_coarse_maps_that_were_cut_come_back():
     first = run_of(2.0, 0.9, levels=True)
     found = search(first)
     assert found.run.recipe.levels == "heads" and found.run.recipe.sparsity == 0
-    assert first.log[0] == ("try-2", ("original", "trained on"))
+    assert first.log[0] == ("try-2", ("original", "trained on", "levels", "activation"))
 
 
 def test_when_none_fits_it_says_how_near_it_came():

@@ -45,9 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="instead of dearer ones such as SiLU (default: hardswish)",
     )  # fmt: skip
     parser.add_argument(
-        "--levels", choices=("cut", "heads", "keep"),
-        help="coarse levels that find nothing of their own: cut with all maps as coarse as theirs, or their heads "
-        "alone, or kept (default: cut)",
+        "--levels", choices=("auto", "cut", "heads", "keep"),
+        help="coarse levels that find nothing of their own: their heads go, or are cut with all maps as coarse, which "
+        "has to be recovered from, or are kept (default: auto, cut where channels would have to go otherwise)",
     )  # fmt: skip
     parser.add_argument(
         "--ptq-only", action="store_true", help="set ranges from pictures, train no quantizers (as --qat-epochs 0)"

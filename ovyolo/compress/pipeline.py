@@ -18,14 +18,14 @@ from ovyolo.compress.channels import recalibrate
 from ovyolo.compress.journal import Journal, dataset_hash
 from ovyolo.compress.levels import idle_levels, without_coarse_maps, without_levels
 from ovyolo.compress.lineup import form_of
-from ovyolo.compress.pruning import PLANNED, inputs_of, prune_channels
+from ovyolo.compress.pruning import PLANNED, inputs_of, prune_channels, reached
 from ovyolo.compress.qat.insert import insert_quantizers, picture_tensors
 from ovyolo.compress.qat.quantizers import PairGuard, is_quantized
 from ovyolo.compress.qat.sparsify import MagnitudeSchedule, baked, is_sparse, sparsify
 from ovyolo.compress.qat.state import load_trained, save_trained
 from ovyolo.compress.recipe import Recipe
 from ovyolo.compress.tuning import Tuning, fresh
-from ovyolo.errors import DataError
+from ovyolo.errors import DataError, UnsupportedModelError
 from ovyolo.evaluate.predictions import Predictions
 from ovyolo.io.output import make_folder
 from ovyolo.train.activation import activations_of, has_dearer, with_activation
@@ -179,10 +179,15 @@ class Compression:
         network = self.dense
         gone = self._idle_levels()
         if gone:
-            network = networks["levels"] = self._step("levels", lambda: self._fewer_levels(gone), measured)
+            network = networks["levels"] = self._step(
+                "levels", lambda: without_levels(self.dense.to("cpu"), gone), measured
+            )
         several = network
         if recipe.activation != "keep" and has_dearer(network, recipe.activation):
             network = networks["activation"] = self._step("activation", lambda: self._cheaper(several), measured)
+        whole = network
+        if gone and self._coarse_maps_go(network):
+            network = networks["coarse maps"] = self._step("coarse maps", lambda: without_coarse_maps(whole), measured)
         if recipe.prune_target():
             whole = network
             network = networks["pruned"] = self._step("pruned", lambda: prune_channels(self, whole, team), measured)
@@ -252,10 +257,20 @@ class Compression:
             IDLE, lambda: idle_levels(self.dense.to("cpu"), self.validation, self.judge.boxes, self.say)
         ))  # fmt: skip
 
-    def _fewer_levels(self, gone: int) -> Network:
-        """The original without its coarsest levels, and without their maps where it will recover."""
-        network = without_levels(self.dense.to("cpu"), gone)
-        return without_coarse_maps(network) if self.recipe.levels == "cut" and self.recipe.recover_epochs else network
+    def _coarse_maps_go(self, network: Network) -> bool:
+        """Whether what is computed on the cells of levels that are gone goes, too: before channels have to."""
+        target = self.recipe.prune_target()
+        if self.recipe.levels == "heads" or not self.recipe.recover_epochs:
+            return False
+        if self.recipe.levels == "auto":
+            if target is None or reached(self, network, "with all maps") >= target[1]:
+                return False
+            try:
+                without_coarse_maps(network)
+            except UnsupportedModelError as error:
+                self.say(f"{error}: they stay")
+                return False
+        return True
 
     def _cheaper(self, network: Network) -> Network:
         """With another activation function, and batch norms that know it."""

@@ -19,7 +19,7 @@ from ovyolo.compress.channels import (
     schedule,
 )  # fmt: skip
 from ovyolo.compress.channels.speedup import measured_ratio
-from ovyolo.compress.speed import float_form, int8_form, plan_to_measured_speed
+from ovyolo.compress.speed import Form, float_form, int8_form, plan_to_measured_speed
 from ovyolo.compress.tuning import fresh
 from ovyolo.evaluate.predictions import write_text
 from ovyolo.train.loop import as_input
@@ -30,7 +30,7 @@ from ovyolo.train.team import Team
 if TYPE_CHECKING:
     from ovyolo.compress.pipeline import Compression
 
-__all__ = ["PLANNED", "inputs_of", "prune_channels"]
+__all__ = ["PLANNED", "inputs_of", "prune_channels", "reached"]
 
 PLANNED = "measured when planned, times faster"
 RANKING_BATCHES = 8
@@ -49,24 +49,13 @@ def prune_channels(run: Compression, unpruned: Network, team: Team) -> Network:
     profile = profile_network(unpruned.to("cpu"), run.imgsz)
     write_text(run.folder / "profile.json", json.dumps(profile.to_dict()))
     kind, value = target
+    already = reached(run, unpruned, "with all channels")
+    if kind != "speedup" and already >= value:
+        run.say("no channels need to go")
+        return unpruned
     before = amounts_of(unpruned, run.imgsz, profile) if kind == "speedup" else amounts_of(run.dense, run.imgsz)
-    if kind != "speedup":
-        already = recipe.channel_target(kind, value).reached(before, amounts_of(unpruned, run.imgsz))
-        if already >= value:
-            run.say(f"{already:.0%} of the {kind} are gone: no channels need to go")
-            return unpruned
-    dense_ir = float_form(run.imgsz)(run.dense)
-    form = float_form(run.imgsz)
-    by_channels = value
-    if kind == "speedup" and recipe.quantize:
-        few = [run.pictures.varied(None).sample(0, i)[0] for i in range(min(FEW_PICTURES, len(run.pictures)))]
-        form = int8_form(run.imgsz, few, recipe.keep_float)
-        gain = run.journal.measure(
-            "with all channels, times faster",
-            lambda: measured_ratio({"first": dense_ir, "second": form(unpruned)}).value,
-        )
-        run.say(f"with all channels it is {gain:.2f} times faster")
-        by_channels = max(1.0, value / gain)
+    dense_ir, form = float_form(run.imgsz)(run.dense), _form_of(run)
+    by_channels = max(1.0, value / already) if kind == "speedup" else value
     network = fresh(unpruned)
     steps = recipe.prune_steps if by_channels > 1.005 else 1
     for number in range(1, steps + 1):
@@ -101,6 +90,34 @@ def prune_channels(run: Compression, unpruned: Network, team: Team) -> Network:
                 epochs=recipe.prune_epochs, lr=recipe.lr, judge=run.judge,
             )  # fmt: skip
     return network
+
+
+def reached(run: Compression, network: Network, when: str) -> float:
+    """How near ``network`` is to the recipe's target, in its own terms; measured once a run, and kept as ``when``."""
+    target = run.recipe.prune_target()
+    assert target is not None
+    kind, value = target
+
+    def measure() -> float:
+        if kind != "speedup":
+            amounts = amounts_of(run.dense, run.imgsz), amounts_of(network, run.imgsz)
+            return run.recipe.channel_target(kind, value).reached(*amounts)
+        dense_ir = float_form(run.imgsz)(run.dense)
+        return measured_ratio({"first": dense_ir, "second": _form_of(run)(network)}).value
+
+    found = float(run.journal.measure(when, measure))
+    run.say(
+        f"{when} " + (f"it is {found:.2f} times faster" if kind == "speedup" else f"{found:.0%} of the {kind} are gone")
+    )
+    return found
+
+
+def _form_of(run: Compression) -> Form:
+    """What networks of this run become."""
+    if not run.recipe.quantize:
+        return float_form(run.imgsz)
+    few = [run.pictures.varied(None).sample(0, i)[0] for i in range(min(FEW_PICTURES, len(run.pictures)))]
+    return int8_form(run.imgsz, few, run.recipe.keep_float)
 
 
 def _scores(run: Compression, network: Network, team: Team) -> Any:

@@ -27,9 +27,10 @@ class Recipe:
         activation: what takes the place of dearer activation functions: ``"hardswish"``, ``"relu"``, or ``"keep"``.
             SiLU's exponentials take a quarter of a nano's time in 8 bits.
         levels: what becomes of the coarsest levels that find nothing which the others do not find as well
-            (:func:`~ovyolo.compress.levels.idle_levels`): ``"cut"`` removes them and whatever is computed on cells as
-            wide as theirs, ``"heads"`` only what nothing else reads, ``"keep"`` nothing. Without a recovery nothing is
-            cut.
+            (:func:`~ovyolo.compress.levels.idle_levels`): ``"heads"`` removes their heads and what nothing else reads,
+            which changes nothing that the others say; ``"cut"`` also whatever is computed on cells as wide as theirs,
+            if it is to recover from that; ``"auto"`` cuts where channels would have to go otherwise; ``"keep"`` removes
+            nothing.
         weigh: what a channel's worth is divided by in the ranking: ``"params"``, ``"macs"`` or ``"ms"``, what it costs.
         prune_steps: rounds of pruning, with ``prune_epochs`` of training after each but the last.
         prune_epochs: see there.
@@ -65,7 +66,7 @@ class Recipe:
     params: float | None = None
     criterion: str = "taylor"
     activation: str = "hardswish"
-    levels: str = "cut"
+    levels: str = "auto"
     weigh: str = "params"
     prune_steps: int = 2
     prune_epochs: int = 1
@@ -98,7 +99,7 @@ class Recipe:
         require(
             self.activation in ("keep", "hardswish", "relu"), "activation", self.activation, "keep, hardswish or relu"
         )
-        require(self.levels in ("cut", "heads", "keep"), "levels", self.levels, "cut, heads or keep")
+        require(self.levels in ("auto", "cut", "heads", "keep"), "levels", self.levels, "auto, cut, heads or keep")
         require(self.weigh in ("params", "macs", "ms"), "weigh", self.weigh, "params, macs or ms")
         require(self.sparsify in ("global", "local"), "sparsify", self.sparsify, "global or local")
         require(self.max_drop is None or 0 <= self.max_drop <= 100, "max_drop", self.max_drop, "points from 0 to 100")

@@ -13,8 +13,8 @@ from ovyolo.errors import TargetError
 __all__ = ["MOST_TRIES", "Found", "drop_of", "search", "table_of", "tries_of"]
 
 MOST_TRIES = 3
-BEFORE_LEVELS = ("original", "trained on")
-BEFORE_RECOVERY = (*BEFORE_LEVELS, "levels", "activation", "pruned")
+BEFORE_CUTS = ("original", "trained on", "levels", "activation")
+BEFORE_RECOVERY = (*BEFORE_CUTS, "coarse maps", "pruned")
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def tries_of(recipe: Recipe, cut: bool = True) -> list[tuple[str, Recipe, tuple[
     if cut:
         recipe = replace(recipe, levels="heads")
         milder.append("coarse maps stay")
-        shared = BEFORE_LEVELS
+        shared = BEFORE_CUTS
     if milder:
         tries.append((", ".join(milder), recipe, shared))
     if recipe.recover_epochs:
@@ -82,9 +82,15 @@ def search(first: Compression) -> Found:
         run = first if number == 1 else first.again(f"try-{number}", recipe, shared)
         if number > 1:
             first.say(f"try {number}: {name}")
-        steps = run.run()
+        try:
+            steps = run.run()
+        except TargetError as error:
+            if number == 1:
+                raise
+            first.say(f"  {error}")  # a milder recipe may not be as fast
+            continue
         if number == 1:
-            tries = tries_of(first.recipe, first.recipe.levels == "cut" and "levels" in steps.networks)
+            tries = tries_of(first.recipe, "coarse maps" in steps.networks)
         last = list(steps.networks)[-1]
         recovered = not steps.networks.keys().isdisjoint(("recovered", "sparse"))
         tried.append({
