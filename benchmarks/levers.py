@@ -54,7 +54,8 @@ NO_CHANNELS = {"channels": None, "recover_epochs": 0}
 def named(what: str, *steps: str) -> dict[str, str]:
     """Titles by step."""
     said = {
-        "pruned": f"{what}, as pruned", "levels": what, "coarse maps": f"{what}, at once", "recovered": f"{what}, recovered",
+        "pruned": f"{what}, as pruned", "levels": what, "coarse maps": f"{what}, at once",
+        "recovered": f"{what}, recovered",
         "sparse": what, "INT8": f"{what}, PTQ", "INT8 trained": f"{what}, QAT",
     }  # fmt: skip
     return {step: said[step] for step in steps}

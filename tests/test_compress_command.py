@@ -185,3 +185,25 @@ def test_steps_of_another_recipe_are_not_mixed_in(done, capsys):
     output, words, _ = done
     assert main([*words, "--lr", "0.001"]) == 2
     assert "another compression" in capsys.readouterr().err and output.with_name("small-steps").is_dir()
+
+
+def test_idle_levels_go_and_their_maps_where_channels_would_have_to(inputs, tmp_path, monkeypatch, capsys):
+    checkpoint, data = inputs
+    output = tmp_path / "two.xml"
+    words = ["compress", str(checkpoint), "--data", str(data), "-o", str(output), *OPTIONS[:8], "--params", "0.5"]
+    words += ["--recover-epochs", "1", "--qat-epochs", "0", "--no-baseline"]
+    monkeypatch.setattr(ovyolo.compress.pipeline, "idle_levels", lambda *_: 1)
+    assert main(words) == 0
+    report = json.loads(output.with_suffix(".compress.json").read_text())
+    steps = {step["name"]: step for step in report["steps"]}
+    assert list(steps) == ["original", "levels", "activation", "coarse maps", "pruned", "recovered", "INT8"]
+    assert steps["levels"]["params"] < 0.8 * steps["original"]["params"]
+    assert steps["coarse maps"]["params"] == steps["pruned"]["params"] < 0.3 * steps["original"]["params"]
+    assert "no channels need to go" in capsys.readouterr().err
+    model, card = read_model(output, shared_core())
+    assert len(model.outputs) == 2 and card.head.strides == (8, 16)
+    gone = {name.split(".")[1] for name, _, channels, _, _ in report["layers"] if channels == 0}
+    assert gone == {"7", "8", "9", "10", "21", "23", "24"}  # of the head, the convolution of one level
+    assert Detector(output)(np.zeros((40, 50, 3), np.uint8)).xyxy.shape[1] == 4
+    network, _ = load_trained(output.with_suffix(".pt"))
+    assert network.strides == (8, 16)

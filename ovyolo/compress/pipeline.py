@@ -41,7 +41,6 @@ from ovyolo.train.validate import Validation
 
 __all__ = ["Compression", "Steps"]
 
-CLOSE_MOSAIC = 2  # epochs at the end of each training that see pictures as they are
 IDLE = "levels that find nothing of their own"
 ZEROS_RISE = 0.6  # share of a recovery in which more and more weights become zero
 
@@ -110,7 +109,7 @@ class Compression:
         self.data, self.source, self.skip_bad = data, source, skip_bad
         settings = TrainSettings(
             batch=recipe.batch, imgsz=imgsz, seed=recipe.seed, patience=0, warmup=0.5,
-            close_mosaic=CLOSE_MOSAIC, anchors="keep", ema_tau=200.0, augment=augment or Augment(), precision=precision,
+            close_mosaic=0, anchors="keep", ema_tau=200.0, augment=augment or Augment(), precision=precision,
             workers=workers,
         )  # fmt: skip
         self.settings = settings
