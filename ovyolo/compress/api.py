@@ -142,6 +142,13 @@ def _notes(found: Found, speedup: float, asked: Recipe) -> list[str]:
             f"CAUTION: {target[1]:g} times was asked for, and {planned:.2f} measured when channels were chosen, but "
             f"now it is {speedup:.2f}: other programs may run, or the machine got slower; measure again when it is idle"
         )
+    networks = found.steps.networks
+    if "levels" in networks:
+        gone = " and ".join(map(str, sorted(set(networks["original"].strides) - set(networks["levels"].strides))))
+        notes.append(
+            f"the level of stride {gone} found nothing of its own in the validation pictures and is gone: objects "
+            "larger than theirs may not be found any more (levels 'keep' keeps it)"
+        )
     longer = found.run.recipe.epochs - asked.epochs
     if longer > 0 and "trained on" in found.steps.measured:
         notes.append(

@@ -141,7 +141,8 @@ def idle_levels(
 
     A level is idle if the network loses, without it, at most :data:`MOST_LOST` of the objects that it finds, of the
     small, the medium and the large ones (COCO's sizes) alike: of fewer than 200 objects of a size, none. How well boxes
-    fit does not count: that is learned again. A network that hardly finds anything says nothing about its levels.
+    fit does not count: that is learned again. A network that hardly finds anything says nothing about its levels, and
+    ``dataset`` nothing about sizes that it does not show.
 
     Args:
         network: any that trains.
