@@ -6,11 +6,9 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed: the training rooms are not tested")
 
-import numpy as np  # noqa: E402
+from reference.same_graph import assert_graph_computes_the_same  # noqa: E402
 
 from ovyolo.errors import DimensionError  # noqa: E402
-from ovyolo.evaluate.judge import run_pictures  # noqa: E402
-from ovyolo.export.graph import build_model  # noqa: E402
 from ovyolo.train.activation import activations_of, with_activation  # noqa: E402
 from ovyolo.train.architecture import new_network  # noqa: E402
 from ovyolo.train.network import load_network, save_network  # noqa: E402
@@ -38,14 +36,7 @@ def test_all_are_replaced_and_weights_stay(network, name, kind, tmp_path):
 @pytest.mark.parametrize("name", ["hardswish", "relu"])
 def test_the_graph_computes_what_pytorch_computes(network, name, tmp_path):
     other = with_activation(network, name)
-    picture = np.random.default_rng(1).integers(0, 256, (64, 64, 3), np.uint8)
-    model, card = build_model(other.checkpoint(tmp_path / "other.pt"), (64, 64))
-    with torch.no_grad():
-        x = torch.from_numpy(picture[None, ..., ::-1].transpose(0, 3, 1, 2).copy()).float() / 255
-        expected = [head.numpy() for head in other(x)]
-    (found,) = run_pictures(model, card, [picture])
-    for ours, theirs in zip(found, expected, strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=2e-4 * max(1.0, float(np.abs(theirs).max())))
+    assert_graph_computes_the_same(other, tmp_path / "other.pt", (64, 64))
 
 
 def test_nothing_becomes_dearer(network):

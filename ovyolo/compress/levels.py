@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ovyolo.compress.channels.apply import part_of, slice_convolution
 from ovyolo.compress.channels.walk import trace
 from ovyolo.dataset import DataSet
 from ovyolo.errors import DimensionError, UnsupportedModelError, reason_of
@@ -108,13 +109,9 @@ def without_coarse_maps(network: Network) -> Network:
             continue
         if kind != "in" or found.convolutions[name].groups > 1 or not left:
             raise UnsupportedModelError(f"the layer {name} {CANNOT}")
-        tensors[f"{name}.weight"] = tensors[f"{name}.weight"][:, left]
-        part = description["parts"]["model"]["parts"]
-        *path, last = name.split(".")[1:]
-        for key in path:
-            part = part[key]["parts"]
-        if "in_channels" in part[last]["attributes"]:
-            part[last]["attributes"]["in_channels"] = len(left)
+        slice_convolution(
+            name, found.convolutions[name], {(name, kind): left}, tensors, part_of(description, name)
+        )  # fmt: skip
     for index, read in enumerate(sources):
         if index in gone:
             continue

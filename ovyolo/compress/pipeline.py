@@ -262,7 +262,7 @@ class Compression:
         if self.recipe.levels == "heads" or not self.recipe.recover_epochs:
             return False
         if self.recipe.levels == "auto":
-            if target is None or reached(self, network, "with all maps") >= target[1]:
+            if target is None or reached(self, network) >= target[1]:
                 return False
             try:
                 without_coarse_maps(network)

@@ -73,10 +73,8 @@ def search(first: Compression) -> Found:
     """
     allowed = first.recipe.max_drop
     tried: list[dict[str, Any]] = []
-    number, tries = 0, tries_of(first.recipe)
-    while number < len(tries):
-        name, recipe, shared = tries[number]
-        number += 1
+    tries = tries_of(first.recipe)[:1]
+    for number, (name, recipe, shared) in enumerate(tries, 1):
         if name.startswith("recovering") and number > 1 and not tried[0]["recovered"]:
             break  # nothing was lost that could be recovered
         run = first if number == 1 else first.again(f"try-{number}", recipe, shared)
@@ -90,7 +88,7 @@ def search(first: Compression) -> Found:
             first.say(f"  {error}")  # a milder recipe may not be as fast
             continue
         if number == 1:
-            tries = tries_of(first.recipe, "coarse maps" in steps.networks)
+            tries += tries_of(first.recipe, "coarse maps" in steps.networks)[1:]
         last = list(steps.networks)[-1]
         recovered = not steps.networks.keys().isdisjoint(("recovered", "sparse"))
         tried.append({

@@ -41,13 +41,13 @@ def apply_plan(network: Network, plan: Plan) -> Network:
     tensors = network.tensors()
     description = copy.deepcopy(network.description)
     for name, convolution in groups.convolutions.items():
-        _slice_convolution(name, convolution, keep, tensors, _part(description, name))
+        slice_convolution(name, convolution, keep, tensors, part_of(description, name))
     for slot, kept in keep.items():
         if slot[1] == "norm":
             for leaf in ("weight", "bias", "running_mean", "running_var"):
                 if f"{slot[0]}.{leaf}" in tensors:
                     tensors[f"{slot[0]}.{leaf}"] = tensors[f"{slot[0]}.{leaf}"][_index(kept, tensors)]
-            _set(_part(description, slot[0]), num_features=len(kept))
+            _set(part_of(description, slot[0]), num_features=len(kept))
     arrays = {name: value.detach().cpu().numpy().copy() for name, value in tensors.items()}
     smaller = Network(record_of(description, arrays), network.names, network.strides)
     first = next(network.parameters())
@@ -78,13 +78,14 @@ def kept_positions(groups: Groups, plan: Plan) -> dict[Slot, list[int]]:
     }
 
 
-def _slice_convolution(
+def slice_convolution(
     name: str,
     convolution: Convolution,
     keep: Mapping[Slot, list[int]],
     tensors: dict[str, Tensor],
     part: dict[str, Any],
 ) -> None:
+    """Leave of a convolution's ``tensors``, and of the numbers in its description ``part``, what ``keep`` keeps."""
     if (name, "in") not in keep and (name, "out") not in keep:
         return
     inputs, outputs = convolution.in_channels, convolution.out_channels
@@ -119,7 +120,8 @@ def _index(positions: Sequence[int], tensors: Mapping[str, Tensor]) -> Tensor:
     return torch.tensor(positions, device=next(iter(tensors.values())).device)
 
 
-def _part(description: dict[str, Any], name: str) -> dict[str, Any]:
+def part_of(description: dict[str, Any], name: str) -> dict[str, Any]:
+    """A layer's description within that of the network."""
     for key in name.split("."):
         description = description["parts"][key]
     return description
