@@ -56,7 +56,7 @@ def named(what: str, *steps: str) -> dict[str, str]:
     said = {
         "pruned": f"{what}, as pruned", "levels": what, "coarse maps": f"{what}, at once",
         "recovered": f"{what}, recovered",
-        "sparse": what, "INT8": f"{what}, PTQ", "INT8 trained": f"{what}, QAT",
+        "sparse": what, "INT8": f"{what}, PTQ", "wider steps": f"{what}, PTQ", "INT8 trained": f"{what}, QAT",
     }  # fmt: skip
     return {step: said[step] for step in steps}
 
@@ -75,6 +75,10 @@ GROUPS = {
     "heads-hardswish": Group(
         named("idle level's head gone, Hardswish", "recovered", *INT8),
         {"channels": None, "levels": "heads", "activation": "hardswish"},
+    ),
+    "size-20": Group(
+        named("idle level's head gone, wider steps for 1/5 of the file", "wider steps", "INT8 trained"),
+        {**NO_CHANNELS, "levels": "heads", "size": 0.2},
     ),
     "hardswish": Group(
         named("Hardswish", "recovered", *INT8), {"channels": None, "activation": "hardswish"}

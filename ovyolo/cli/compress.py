@@ -17,6 +17,11 @@ NUMBERS = (
     ("prune-epochs", int, "epochs between two rounds (default: 1)"),
     ("recover-epochs", int, "epochs after the last (default: 12)"),
     ("sparsity", float, "share of weights that become zero; smaller when zipped, not faster (default: 0)"),
+    (
+        "size",
+        float,
+        "share of the FP16 file that the result may take, both zipped: 8-bit weights in wider steps",
+    ),
     ("qat-epochs", int, "epochs with quantizers (default: 2)"),
     ("distill", float, "weight of what the original says beside the labels (default: 1)"),
     ("lr", float, "learning rate (default: 0.01)"),

@@ -6,11 +6,13 @@ import copy
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from ovyolo.compress.calibration import Calibration, choose_calibration
@@ -18,12 +20,13 @@ from ovyolo.compress.channels import recalibrate
 from ovyolo.compress.journal import Journal, dataset_hash
 from ovyolo.compress.levels import idle_levels, without_coarse_maps, without_levels
 from ovyolo.compress.lineup import form_of
-from ovyolo.compress.pruning import PLANNED, inputs_of, prune_channels, reached
+from ovyolo.compress.pruning import BETWEEN, PLANNED, inputs_of, prune_channels, reached
 from ovyolo.compress.qat.insert import insert_quantizers, picture_tensors
 from ovyolo.compress.qat.quantizers import PairGuard, is_quantized
 from ovyolo.compress.qat.sparsify import MagnitudeSchedule, baked, is_sparse, sparsify
 from ovyolo.compress.qat.state import load_trained, save_trained
 from ovyolo.compress.recipe import Recipe
+from ovyolo.compress.smaller import WIDTHS, with_wider_steps
 from ovyolo.compress.tuning import Tuning, fresh
 from ovyolo.errors import DataError, UnsupportedModelError
 from ovyolo.evaluate.predictions import Predictions
@@ -198,6 +201,11 @@ class Compression:
         if recipe.quantize:
             smooth = network
             network = networks["INT8"] = self._step("INT8", lambda: self._quantize(smooth), measured)
+            if recipe.size is not None:
+                narrow = network
+                network = networks["wider steps"] = self._step(
+                    "wider steps", lambda: with_wider_steps(self, narrow, self._pictures_to_calibrate()), measured
+                )
             if recipe.qat_epochs:
                 loose = network
                 network = networks["INT8 trained"] = self._step(
@@ -278,18 +286,24 @@ class Compression:
     def _recover(self, network: Network) -> Network:
         return self.tuning.run(
             fresh(network), self.folder / "recover", title="recovering, epoch",
-            epochs=self.recipe.recover_epochs, lr=self.recipe.lr, judge=self.judge,
+            epochs=self._recovery(), lr=self.recipe.lr, judge=self.judge,
         )[0]  # fmt: skip
+
+    def _recovery(self) -> int:
+        """Epochs of recovering: all that the baseline was trained for and pruning and quantizers do not take."""
+        taken = self._shared.get("pruned", self).journal.measured.get(BETWEEN, 0)
+        return self.recipe.recover_epochs + self.recipe.pruning_epochs - int(taken)
 
     def _sparsify(self, network: Network) -> Network:
         """Recovers while weights become zero: most of the training is left for what remains."""
         recipe = self.recipe
         if recipe.recover_epochs:
             sparse = sparsify(fresh(network), 0.0, how=recipe.sparsify)
-            rise = max(1, round(ZEROS_RISE * recipe.recover_epochs))
+            epochs = self._recovery()
+            rise = max(1, round(ZEROS_RISE * epochs))
             schedule = MagnitudeSchedule(sparse, recipe.sparsity, rise, how=recipe.sparsify)
             sparse, _ = self.tuning.run(
-                sparse, self.folder / "sparsify", title="zeros, epoch", epochs=recipe.recover_epochs, lr=recipe.lr,
+                sparse, self.folder / "sparsify", title="zeros, epoch", epochs=epochs, lr=recipe.lr,
                 judge=self.judge, save=_save_trained, before_epoch=schedule.step, best_after=rise,
                 channels_last=False,
             )  # fmt: skip
@@ -297,31 +311,36 @@ class Compression:
         # without batch norms: zeros are then what is stored, and the converter keeps the layers' names
         return sparsify(fuse_batch_norms(network), recipe.sparsity, how=recipe.sparsify)
 
-    def _quantize(self, network: Network) -> Network:
+    def _pictures_to_calibrate(self) -> Sequence[NDArray[np.uint8]]:
         calibration = self._calibration.get(self.recipe.calibration)
         if calibration is None:
             calibration, _ = choose_calibration(
                 self.validation, self.imgsz, data=self.data, count=self.recipe.calibration, skip_bad=self.skip_bad
             )
             self._calibration[self.recipe.calibration] = calibration
+        return calibration.pictures
+
+    def _quantize(self, network: Network) -> Network:
         return insert_quantizers(
             fuse_batch_norms(network) if not is_sparse(network) else network,
-            picture_tensors(calibration.pictures), ignored=self.recipe.keep_float,
+            picture_tensors(self._pictures_to_calibrate()), ignored=self.recipe.keep_float,
         )  # fmt: skip
 
     def _train_quantized(self, network: Network) -> Network:
         student = fresh(network)
-        guard = PairGuard(student)
+        widths = self.journal.measured.get(WIDTHS)
+        guard = PairGuard(student, widths)
 
         def judge(module: nn.Module) -> Figures:
-            PairGuard(module)()  # an average of weights that cannot overflow may
+            assert isinstance(module, Network)
+            PairGuard(module, widths)()  # an average of weights that cannot overflow may
             return self.judge(module)
 
         trained, _ = self.tuning.run(
             student, self.folder / "qat", title="INT8, epoch", epochs=self.recipe.qat_epochs, lr=self.recipe.qat_lr,
             precision="f32", judge=judge, save=_save_trained, after_step=guard, freeze_norm=True,
         )  # fmt: skip
-        PairGuard(trained)()
+        PairGuard(trained, widths)()
         return trained
 
 

@@ -30,8 +30,9 @@ from ovyolo.train.team import Team
 if TYPE_CHECKING:
     from ovyolo.compress.pipeline import Compression
 
-__all__ = ["PLANNED", "inputs_of", "prune_channels", "reached"]
+__all__ = ["BETWEEN", "PLANNED", "inputs_of", "prune_channels", "reached"]
 
+BETWEEN = "epochs between rounds of pruning"
 PLANNED = "measured when planned, times faster"
 RANKING_BATCHES = 8
 FEW_PICTURES = 4
@@ -57,6 +58,7 @@ def prune_channels(run: Compression, unpruned: Network, team: Team) -> Network:
     dense_ir, form = float_form(run.imgsz)(run.dense), _form_of(run)
     by_channels = max(1.0, value / already) if kind == "speedup" else value
     network = fresh(unpruned)
+    trained = 0
     steps = recipe.prune_steps if by_channels > 1.005 else 1
     for number in range(1, steps + 1):
         last = number == steps
@@ -89,6 +91,8 @@ def prune_channels(run: Compression, unpruned: Network, team: Team) -> Network:
                 fresh(network), run.folder / f"prune-{number}", title=f"pruning {number}/{steps}, epoch",
                 epochs=recipe.prune_epochs, lr=recipe.lr, judge=run.judge,
             )  # fmt: skip
+            trained += recipe.prune_epochs
+    run.journal.keep(BETWEEN, trained)
     return network
 
 

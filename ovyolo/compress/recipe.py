@@ -34,11 +34,15 @@ class Recipe:
         weigh: what a channel's worth is divided by in the ranking: ``"params"``, ``"macs"`` or ``"ms"``, what it costs.
         prune_steps: rounds of pruning, with ``prune_epochs`` of training after each but the last.
         prune_epochs: see there.
-        recover_epochs: training after the channels are gone; left out where none had to go.
+        recover_epochs: training after the channels are gone, and what pruning did not need of its own epochs; left out
+            where nothing had to go.
         sparsity: the share of weights that become zero while it recovers; they make a zipped file smaller, nothing
             faster.
         sparsify: ``"global"`` or ``"local"`` magnitude.
         quantize: whether the result is INT8.
+        size: what share of the original's FP16 file the result's may be, both zipped, such as 0.2: the weights' steps
+            get wider in the layers that bear it (:func:`~ovyolo.compress.qat.widen.widths_for`), which makes nothing
+            slower and costs far less than zeros. None: any.
         qat_epochs: of training with quantizers; 0 stops at post-training quantization.
         keep_float: layers that stay in floating point, such as ``"model.24"``.
         distill: how much the heads of the uncompressed network count beside the labels; 0 for labels alone.
@@ -74,6 +78,7 @@ class Recipe:
     sparsity: float = 0.0
     sparsify: str = "global"
     quantize: bool = True
+    size: float | None = None
     qat_epochs: int = 2
     keep_float: tuple[str, ...] = ()
     distill: float = 1.0
@@ -102,6 +107,9 @@ class Recipe:
         require(self.levels in ("auto", "cut", "heads", "keep"), "levels", self.levels, "auto, cut, heads or keep")
         require(self.weigh in ("params", "macs", "ms"), "weigh", self.weigh, "params, macs or ms")
         require(self.sparsify in ("global", "local"), "sparsify", self.sparsify, "global or local")
+        require(self.size is None or 0 < self.size < 1, "size", self.size, "a share above 0 and below 1")
+        if self.size is not None and not self.quantize:
+            raise DimensionError("size asks for wider steps of 8 bits: quantize, or leave size out")
         require(self.max_drop is None or 0 <= self.max_drop <= 100, "max_drop", self.max_drop, "points from 0 to 100")
 
     def prune_target(self) -> tuple[str, float] | None:
@@ -126,10 +134,14 @@ class Recipe:
         return kind, float(value)
 
     @property
+    def pruning_epochs(self) -> int:
+        """Of training between rounds of pruning, if there is something to prune."""
+        return (self.prune_steps - 1) * self.prune_epochs if self.prune_target() else 0
+
+    @property
     def epochs(self) -> int:
         """Of training in all."""
-        pruning = (self.prune_steps - 1) * self.prune_epochs if self.prune_target() else 0
-        return pruning + self.recover_epochs + (self.qat_epochs if self.quantize else 0)
+        return self.pruning_epochs + self.recover_epochs + (self.qat_epochs if self.quantize else 0)
 
     def channel_target(self, kind: str, value: float) -> Target:
         """As the channels' room takes it."""

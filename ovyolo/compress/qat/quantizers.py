@@ -7,6 +7,8 @@ overflow, which costs a seventh of a bit (:mod:`ovyolo.compress.rounding`), and 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PairGuard",
+    "WeightQuantizer",
     "freeze_batch_norms",
     "is_quantized",
     "keep_bytes_exact",
@@ -98,6 +101,44 @@ def keep_bytes_exact(module: nn.Module) -> int:
     return found
 
 
+@dataclass(frozen=True)
+class WeightQuantizer:
+    """The quantizer of one layer's weights.
+
+    Args:
+        name: of the weights: ``"model.9.cv1.conv.weight"``.
+        quantizer: NNCF's; its ``scale`` is the range of 127 steps.
+        parameter: the weights.
+        mask: what makes some of them zero, if anything does.
+        order: what stands beside what when it is computed: ``"outputs"`` come first in transposed convolutions;
+            ``"colours"`` of the first layer are exported the other way round; ``""``.
+    """
+
+    name: str
+    quantizer: Quantizer
+    parameter: nn.Parameter
+    mask: nn.Module | None
+    order: str
+
+    @torch.no_grad()
+    def weight(self) -> Tensor:
+        """The weights that count."""
+        weight: Tensor = self.parameter if self.mask is None else self.mask(self.parameter)
+        return weight.detach()
+
+    @torch.no_grad()
+    def least(self, width: float = 1.0) -> Tensor:
+        """The least scale, like the quantizer's own, at which no two neighbours overflow; times ``width``."""
+        weight, scale = self.weight(), self.quantizer.scale
+        if self.order == "colours":
+            reversed_colours = weight.unflatten(1, (-1, 3)).flip(2).flatten(1, 2)
+            least = torch.maximum(least_scales(weight), least_scales(reversed_colours))
+        else:
+            least = least_scales(weight.transpose(0, 1) if self.order == "outputs" else weight)
+        least = least.amax().expand_as(scale) if scale.numel() == 1 else least.reshape(scale.shape)
+        return width * least
+
+
 class PairGuard:
     """Keeps the weight quantizers' scales large enough that no CPU saturates; to be called after each step.
 
@@ -106,6 +147,8 @@ class PairGuard:
 
     Args:
         network: with quantizers. The guard belongs to this object, not to copies of it.
+        widths: how many times as large as that the scales of some weights are to be, by the weights' names: fewer
+            different numbers, which a zip makes smaller (:func:`~ovyolo.compress.qat.widen.widths_for`).
 
     Example:
         >>> guard = PairGuard(quantized)  # doctest: +SKIP
@@ -113,13 +156,14 @@ class PairGuard:
         0
     """
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, widths: Mapping[str, float] | None = None) -> None:
         self.network = network
+        self.widths = widths or {}
         parameters = dict(network.named_parameters())
         hooks = hooks_of(network)
         users = layer_operations(graph_of(network))
         weight_at = {place: weight for weight, places in users.items() for place in places}
-        self._places: list[tuple[Quantizer, nn.Parameter, nn.Module | None, str]] = []
+        self.layers: list[WeightQuantizer] = []
         for name, quantizer in quantizers_of(network).items():
             operation, _, port = name.split(".")[1].rpartition("__")
             weight = weight_at.get((operation, int(port)))
@@ -131,24 +175,18 @@ class PairGuard:
             mask = hooks.get(mask_name(weight))
             # an exported first layer takes BGR, so that other channels are neighbours
             order = "colours" if weight.startswith("model.0.") and parameter.shape[1] % 3 == 0 else ""
-            self._places.append((quantizer, parameter, mask, "outputs" if "conv_transpose" in operation else order))
+            order = "outputs" if "conv_transpose" in operation else order
+            self.layers.append(WeightQuantizer(weight, quantizer, parameter, mask, order))
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self.layers)
 
     @torch.no_grad()
     def __call__(self) -> int:
         """Raise scales that have become too small; returns how many layers had one."""
         raised = 0
-        for quantizer, parameter, mask, order in self._places:
-            weight = parameter if mask is None else mask(parameter)
-            if order == "colours":
-                reversed_colours = weight.unflatten(1, (-1, 3)).flip(2).flatten(1, 2)
-                least = torch.maximum(least_scales(weight), least_scales(reversed_colours))
-            else:
-                least = least_scales(weight.transpose(0, 1) if order == "outputs" else weight)
-            scale = quantizer.scale
-            least = least.amax().expand_as(scale) if scale.numel() == 1 else least.reshape(scale.shape)
+        for layer in self.layers:
+            scale, least = layer.quantizer.scale, layer.least(self.widths.get(layer.name, 1.0))
             if bool((scale < least).any()):
                 scale.copy_(torch.maximum(scale, least))
                 raised += 1

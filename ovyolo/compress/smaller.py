@@ -1,0 +1,68 @@
+"""How a compression's file gets as small as it is to be: by wider steps of the quantized weights."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ovyolo.compress.lineup import form_of
+from ovyolo.compress.qat.quantizers import PairGuard
+from ovyolo.compress.qat.widen import choose_widths, harms_of, zipped_sizes
+from ovyolo.compress.stages import Stages
+from ovyolo.compress.tuning import fresh
+from ovyolo.export.portable import file_sizes, save_ir
+from ovyolo.train.network import Network
+
+if TYPE_CHECKING:
+    from ovyolo.compress.pipeline import Compression
+
+__all__ = ["WIDTHS", "with_wider_steps"]
+
+WIDTHS = "steps are wider, times"
+SLACK = 0.98  # of the limit: training moves the weights a little
+ROUNDS = 4
+JUDGED_BY = 8  # pictures
+
+
+def with_wider_steps(run: Compression, quantized: Network, pictures: Sequence[NDArray[np.uint8]]) -> Network:
+    """A copy of ``quantized`` whose file is as small as the recipe's ``size`` asks; the widths are journaled.
+
+    Args:
+        run: whose recipe and original.
+        quantized: with quantizers, not trained yet.
+        pictures: letterboxed, u8 BGR ``(H, W, 3)``; some of them say what the layers bear.
+
+    Raises:
+        TargetError: it cannot become that small; says how near it came.
+    """
+    assert run.recipe.size is not None
+    limit = SLACK * run.recipe.size * _zipped(run, run.dense.to("cpu"))
+    card = form_of(quantized, run.imgsz)[1]
+    sizes = zipped_sizes(quantized)
+    with Stages(run.quiet).stage("what wider steps cost", len(sizes), "layer") as tell:
+        harms = harms_of(quantized, pictures[:JUDGED_BY], card, tell)
+    widths: dict[str, Any] = {}
+    network, found = quantized, _zipped(run, quantized)
+    room = float(sum(size[0] for size in sizes.values()) - found)
+    for _ in range(ROUNDS):  # what is around the weights, and their zip as one file, are only known from the file
+        if found <= limit:
+            break
+        widths = choose_widths(sizes, harms, room + limit)
+        network = fresh(quantized).eval()
+        PairGuard(network, widths)()
+        found = _zipped(run, network)
+        room -= max(0.0, found - limit)
+    run.journal.keep(WIDTHS, widths)
+    return network
+
+
+def _zipped(run: Compression, network: Network) -> int:
+    """Bytes of the network's file, zipped."""
+    model, card = form_of(network, run.imgsz)
+    with tempfile.TemporaryDirectory(prefix=".size-", dir=run.folder) as folder:
+        return file_sizes(save_ir(model, card, Path(folder) / "network.xml"))[1]
