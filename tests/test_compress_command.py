@@ -45,7 +45,7 @@ def done(inputs, tmp_path_factory):
     checkpoint, data = inputs
     output = tmp_path_factory.mktemp("out") / "small.xml"
     recipe = output.with_name("recipe.yaml")
-    recipe.write_text("prune_epochs: 1\n")
+    recipe.write_text("prune_epochs: 1\nsize: 0.13\n")
     words = ["compress", str(checkpoint), "--data", str(data), "-o", str(output), "--recipe", str(recipe), *OPTIONS]
     assert main(words) == 0
     return output, words, json.loads(output.with_suffix(".compress.json").read_text())
@@ -54,11 +54,11 @@ def done(inputs, tmp_path_factory):
 def test_every_step_is_measured(done):
     _, _, report = done
     names = [step["name"] for step in report["steps"]]
-    assert names == ["original", "trained on", "activation", "pruned", "sparse", "INT8", "INT8 trained"]
+    assert names == ["original", "trained on", "activation", "pruned", "sparse", "INT8", "wider steps", "INT8 trained"]
     first, last = report["steps"][0], report["steps"][-1]
     assert report["steps"][2]["params"] == first["params"]
     assert last["macs"] <= 0.62 * first["macs"] and last["params"] < first["params"]
-    assert 0 < last["bytes"] < 0.5 * first["bytes"] and last["zipped"] < 0.4 * first["zipped"]
+    assert 0 < last["bytes"] < 0.5 * first["bytes"] and last["zipped"] <= 0.13 * first["zipped"]
     assert last["precisions"].keys() <= {"u8", "i8"} and set(first["precisions"]) == {"f32"}
     check = report["check"]
     assert check["executed_error"] < max(0.02, 2.5 * check["rounding_noise"])
@@ -105,9 +105,10 @@ def test_steps_that_are_done_are_not_done_again(done, capsys, monkeypatch):
     for name in ("_cheaper", "_sparsify", "_quantize", "_train_quantized", "_baseline"):
         monkeypatch.setattr(ovyolo.compress.pipeline.Compression, name, fail)
     monkeypatch.setattr(ovyolo.compress.pipeline, "prune_channels", fail)
+    monkeypatch.setattr(ovyolo.compress.pipeline, "with_wider_steps", fail)
     output.unlink()
     assert main(words) == 0
-    assert capsys.readouterr().err.count("done before") == 6
+    assert capsys.readouterr().err.count("done before") == 7
     after = json.loads(output.with_suffix(".compress.json").read_text())
     assert [step["ap"] for step in after["steps"]] == [step["ap"] for step in before["steps"]]
 
@@ -171,6 +172,25 @@ def test_a_speed_that_cannot_be_had(inputs, tmp_path, capsys):
     )
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert "cannot be reached" in said and "times" in said and not (tmp_path / "x.xml").exists()
+
+
+def test_a_size_that_cannot_be_had(inputs, tmp_path, capsys):
+    checkpoint, data = inputs
+    output = tmp_path / "x.xml"
+    words = ["compress", str(checkpoint), "--data", str(data), "-o", str(output), *OPTIONS[:6], "--no-baseline"]
+    words += ["--channels", "0.1", "--recover-epochs", "0", "--ptq-only", "--activation", "keep", "--size", "0.02"]
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert "with the widest steps" in error and "Traceback" not in error and not output.exists()
+
+
+def test_several_processes_are_refused(inputs, tmp_path, capsys, monkeypatch):
+    checkpoint, data = inputs
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    output = tmp_path / "small.xml"
+    assert main(["compress", str(checkpoint), "--data", str(data), "-o", str(output), *OPTIONS]) == 2
+    error = capsys.readouterr().err
+    assert "without torchrun" in error and error.count("\n") == 1 and not list(tmp_path.iterdir())
 
 
 def test_data_of_other_classes_is_refused(inputs, tmp_path, capsys):

@@ -34,6 +34,8 @@ def test_another_target_takes_the_place_of_the_default(kind, value):
         ({"lr": 0.0}, "lr"),
         ({"qat_epochs": -1}, "qat_epochs"),
         ({"max_drop": 200}, "max_drop"),
+        ({"size": 1.2}, "size"),
+        ({"size": 0.2, "quantize": False}, "quantize"),
     ],
 )
 def test_what_is_out_of_range(wrong, said):

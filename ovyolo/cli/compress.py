@@ -24,7 +24,8 @@ NUMBERS = (
     ),
     ("qat-epochs", int, "epochs with quantizers (default: 2)"),
     ("distill", float, "weight of what the original says beside the labels (default: 1)"),
-    ("lr", float, "learning rate (default: 0.01)"),
+    ("features", float, "weight of the maps inside the original (default: 0)"),
+    ("lr", float, "learning rate (default: 0.01; with --fast 0.002)"),
     ("qat-lr", float, "learning rate with quantizers (default: 0.0005)"),
     ("batch", int, "pictures a step (default: 16)"),
     ("max-drop", float, "points of AP that may be lost; where more is, milder recipes of the same speed are tried"),
@@ -46,8 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--criterion", choices=("taylor", "l1", "l2", "bn"), help="what channels are ranked by")
     parser.add_argument("--weigh", choices=("params", "macs", "ms"), help="the cost that worth is divided by")
     parser.add_argument(
-        "--activation", choices=("hardswish", "relu", "keep"),
-        help="instead of dearer ones such as SiLU (default: hardswish)",
+        "--activation", choices=("auto", "hardswish", "relu", "keep"),
+        help="instead of dearer ones such as SiLU (default: auto, Hardswish unless it is fast enough without)",
     )  # fmt: skip
     parser.add_argument(
         "--levels", choices=("auto", "cut", "heads", "keep"),

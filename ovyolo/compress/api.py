@@ -110,13 +110,14 @@ def compress(
         "training_pictures": len(run.training), "objects": run.validation.objects, "versions": _versions(),
         "steps": [{"name": name, **steps.measured[name], **measured[name]} for name in steps.networks],
     }  # fmt: skip
+    smaller = measured[last]["zipped"] / measured["original"]["zipped"]
     final, reference = steps.networks[last], reference_of(steps)
     dataset, before = run.judge.boxes(steps.networks[reference]).without_failed(run.validation)
     after = run.judge.boxes(final).without_failed(run.validation)[1]
     changed, pictures = compare_found(dataset, before, after)
     report |= {
         "reference": reference, "drop": drop_of(steps), "speedup": measured[last]["speedup"], "tries": found.tried,
-        "changes": changed.to_dict(), "notes": _notes(found, measured[last]["speedup"], first.recipe),
+        "changes": changed.to_dict(), "notes": _notes(found, measured[last]["speedup"], smaller, first.recipe),
     }  # fmt: skip
     ir, card = form_of(final, imgsz)
     few = [run.pictures.varied(None).sample(0, i)[0] for i in range(min(CHECKED_PICTURES, len(run.training)))]
@@ -132,7 +133,7 @@ def compress(
     return CompressResult(target, report, json_path, page)
 
 
-def _notes(found: Found, speedup: float, asked: Recipe) -> list[str]:
+def _notes(found: Found, speedup: float, smaller: float, asked: Recipe) -> list[str]:
     """What is to be known of the figures."""
     notes = []
     target = asked.prune_target()
@@ -142,6 +143,8 @@ def _notes(found: Found, speedup: float, asked: Recipe) -> list[str]:
             f"CAUTION: {target[1]:g} times was asked for, and {planned:.2f} measured when channels were chosen, but "
             f"now it is {speedup:.2f}: other programs may run, or the machine got slower; measure again when it is idle"
         )
+    if asked.size is not None and smaller > asked.size:
+        notes.append(f"CAUTION: the zipped file takes {smaller:.3f} of the original's, {asked.size:g} was asked for")
     networks = found.steps.networks
     if "levels" in networks:
         gone = " and ".join(map(str, sorted(set(networks["original"].strides) - set(networks["levels"].strides))))

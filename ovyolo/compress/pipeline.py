@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +29,7 @@ from ovyolo.compress.qat.state import load_trained, save_trained
 from ovyolo.compress.recipe import Recipe
 from ovyolo.compress.smaller import WIDTHS, with_wider_steps
 from ovyolo.compress.tuning import Tuning, fresh
-from ovyolo.errors import DataError, UnsupportedModelError
+from ovyolo.errors import DataError, TrainingError, UnsupportedModelError
 from ovyolo.evaluate.predictions import Predictions
 from ovyolo.io.output import make_folder
 from ovyolo.train.activation import activations_of, has_dearer, with_activation
@@ -99,6 +100,10 @@ class Compression:
         skip_bad: bool = False,
         quiet: bool = True,
     ) -> None:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # each process would measure, decide and write for itself
+            raise TrainingError(
+                "compress runs in one process, because it decides by what it measures: start it without torchrun"
+            )
         self.recipe, self.imgsz, self.folder, self.quiet = recipe, imgsz, make_folder(folder), quiet
         self.device = device
         training, validation = load_splits(data, skip_bad=skip_bad)
@@ -166,8 +171,9 @@ class Compression:
     def _run(self, team: Team) -> Steps:
         recipe = self.recipe
         self.tuning = Tuning(
-            self.pictures, self.settings, self._as_teacher(self.dense, team), recipe.distill, team, self.quiet
-        )
+            self.pictures, self.settings, self._as_teacher(self.dense, team), recipe.distill, recipe.features, team,
+            self.quiet,
+        )  # fmt: skip
         measured: dict[str, Figures] = {}
         home = self._shared.get("original", self)
         measured["original"] = home.journal.measure("original", lambda: self.judge(self.dense.to("cpu")))
@@ -185,7 +191,7 @@ class Compression:
                 "levels", lambda: without_levels(self.dense.to("cpu"), gone), measured
             )
         several = network
-        if recipe.activation != "keep" and has_dearer(network, recipe.activation):
+        if self._activation_goes(network):
             network = networks["activation"] = self._step("activation", lambda: self._cheaper(several), measured)
         whole = network
         if gone and self._coarse_maps_go(network):
@@ -264,6 +270,19 @@ class Compression:
             IDLE, lambda: idle_levels(self.dense.to("cpu"), self.validation, self.judge.boxes, self.say)
         ))  # fmt: skip
 
+    def _activation_goes(self, network: Network) -> bool:
+        """Whether a cheaper activation function is to be put in."""
+        wanted, target = self.recipe.activation, self.recipe.prune_target()
+        if wanted == "keep" or not has_dearer(network, self._cheaper_activation):
+            return False
+        if wanted == "auto" and target is not None and target[0] == "speedup":
+            return reached(self, network) < target[1]
+        return True
+
+    @property
+    def _cheaper_activation(self) -> str:
+        return "hardswish" if self.recipe.activation == "auto" else self.recipe.activation
+
     def _coarse_maps_go(self, network: Network) -> bool:
         """Whether what is computed on the cells of levels that are gone goes, too: before channels have to."""
         target = self.recipe.prune_target()
@@ -281,7 +300,7 @@ class Compression:
 
     def _cheaper(self, network: Network) -> Network:
         """With another activation function, and batch norms that know it."""
-        return recalibrate(with_activation(network, self.recipe.activation), inputs_of(self))
+        return recalibrate(with_activation(network, self._cheaper_activation), inputs_of(self))
 
     def _recover(self, network: Network) -> Network:
         return self.tuning.run(

@@ -22,6 +22,7 @@ from ovyolo.compress.channels.speedup import measured_ratio
 from ovyolo.compress.speed import Form, float_form, int8_form, plan_to_measured_speed
 from ovyolo.compress.tuning import fresh
 from ovyolo.evaluate.predictions import write_text
+from ovyolo.train.activation import activations_of
 from ovyolo.train.loop import as_input
 from ovyolo.train.loss import DetectionLoss
 from ovyolo.train.network import Network
@@ -110,7 +111,7 @@ def reached(run: Compression, network: Network) -> float:
         dense_ir = float_form(run.imgsz)(run.dense)
         return measured_ratio({"first": dense_ir, "second": _form_of(run)(network)}).value
 
-    name = f"with {params} parameters"
+    name = f"with {params} parameters and {' and '.join(sorted(activations_of(network))) or 'no activations'}"
     known = name in run.journal
     found = float(run.journal.measure(name, measure))
     if not known:

@@ -15,6 +15,7 @@ from ovyolo.compress.qat.quantizers import PairGuard
 from ovyolo.compress.qat.widen import choose_widths, harms_of, zipped_sizes
 from ovyolo.compress.stages import Stages
 from ovyolo.compress.tuning import fresh
+from ovyolo.errors import TargetError
 from ovyolo.export.portable import file_sizes, save_ir
 from ovyolo.train.network import Network
 
@@ -41,22 +42,30 @@ def with_wider_steps(run: Compression, quantized: Network, pictures: Sequence[ND
         TargetError: it cannot become that small; says how near it came.
     """
     assert run.recipe.size is not None
-    limit = SLACK * run.recipe.size * _zipped(run, run.dense.to("cpu"))
+    whole = _zipped(run, run.dense.to("cpu"))
+    limit = SLACK * run.recipe.size * whole
     card = form_of(quantized, run.imgsz)[1]
     sizes = zipped_sizes(quantized)
     with Stages(run.quiet).stage("what wider steps cost", len(sizes), "layer") as tell:
         harms = harms_of(quantized, pictures[:JUDGED_BY], card, tell)
     widths: dict[str, Any] = {}
     network, found = quantized, _zipped(run, quantized)
-    room = float(sum(size[0] for size in sizes.values()) - found)
+    around = float(found - sum(size[0] for size in sizes.values()))
     for _ in range(ROUNDS):  # what is around the weights, and their zip as one file, are only known from the file
         if found <= limit:
             break
-        widths = choose_widths(sizes, harms, room + limit)
+        try:
+            widths = choose_widths(sizes, harms, limit - around)
+        except TargetError as error:
+            least = (sum(min(size) for size in sizes.values()) + around) / (SLACK * whole)
+            raise TargetError(
+                f"the file cannot be {run.recipe.size:g} of the original's {whole / 1e6:.2f} MB, both zipped: {error}; "
+                f"ask for a size of {np.ceil(100 * least) / 100:g}, or for fewer channels"
+            ) from error
         network = fresh(quantized).eval()
         PairGuard(network, widths)()
         found = _zipped(run, network)
-        room -= max(0.0, found - limit)
+        around += max(0.0, found - limit)
     run.journal.keep(WIDTHS, widths)
     return network
 

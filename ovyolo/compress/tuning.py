@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ovyolo.compress.qat.quantizers import keep_bytes_exact
 from ovyolo.train.data import TrainingPictures
-from ovyolo.train.distill import head_loss
+from ovyolo.train.distill import feature_loss, head_loss, tapped
 from ovyolo.train.loop import Figures, Outcome, Trainer
 from ovyolo.train.loss import DetectionLoss, LossParts
 from ovyolo.train.network import Network, save_network
@@ -33,6 +33,7 @@ class Tuning:
         settings: how; epochs and rate are each training's own.
         teacher: the uncompressed network, in evaluation mode; None for labels alone.
         distill: how much its heads count.
+        features: how much the maps inside it count.
         team: where to compute.
         quiet: no progress.
     """
@@ -41,26 +42,38 @@ class Tuning:
     settings: TrainSettings
     teacher: Network | None
     distill: float
+    features: float
     team: Team
     quiet: bool
 
-    def loss(self, network: Network) -> Callable[[list[Tensor], Tensor, Tensor], LossParts]:
-        """The loss of a step: labels, and the teacher's heads."""
+    def loss(
+        self, network: Network, seen: Sequence[Tensor] = (), told: Sequence[Tensor] = ()
+    ) -> Callable[[list[Tensor], Tensor, Tensor], LossParts]:
+        """The loss of a step: labels, and the teacher's heads and maps.
+
+        Args:
+            network: what is trained.
+            seen, told: hold the maps of the network and of the teacher after each has looked at a batch.
+        """
         settings = self.settings
         labels = DetectionLoss(
             network.anchors_in_pixels().cpu(), network.strides, len(network.names), settings.imgsz, settings.loss
         )
-        teacher, weight, strides = self.teacher, self.distill, network.strides
+        teacher, strides = self.teacher, network.strides
         precision = precision_for(self.team.device, settings.precision)
-        if teacher is None or not weight:
+        if teacher is None or not (self.distill or self.features):
             return lambda heads, targets, x: labels(heads, targets)
 
         def both(heads: list[Tensor], targets: Tensor, x: Tensor) -> LossParts:
             parts = labels(heads, targets)
             with torch.no_grad(), autocast(x.device, precision):
-                told = dict(zip(teacher.strides, teacher(x), strict=True))
-            drawn = head_loss(heads, [told[stride] for stride in strides], anchors=network.head.na, objectness=0.5)
-            return parts._replace(total=parts.total + weight * drawn * len(x))
+                taught = dict(zip(teacher.strides, teacher(x), strict=True))
+            drawn = self.distill * head_loss(
+                heads, [taught[stride] for stride in strides], anchors=network.head.na, objectness=0.5
+            )
+            if seen:
+                drawn = drawn + self.features * feature_loss(seen, told)
+            return parts._replace(total=parts.total + drawn * len(x))
 
         return both
 
@@ -96,10 +109,24 @@ class Tuning:
             **more,
         )  # fmt: skip
         trainer.resume()
-        outcome = trainer.run()
+        names = maps_of(module, self.teacher) if self.features and self.teacher is not None else []
+        # not before the trainer has copied the module for its average, whose maps nobody asks for
+        with tapped(module, names) as seen, tapped(self.teacher or module, names) as told:
+            trainer.loss = self.loss(module, seen, told)
+            outcome = trainer.run()
         best = trainer.average.module
         assert isinstance(best, Network)
         return trainable(best).to("cpu"), outcome
+
+
+def maps_of(student: Network, teacher: Network) -> list[str]:
+    """Layers whose maps are compared: blocks of several convolutions that both have, not the heads."""
+    blocks = []
+    for index, pair in enumerate(zip(list(student.model)[:-1], list(teacher.model)[:-1], strict=True)):
+        convolutions = [sum(isinstance(part, nn.Conv2d) for part in layer.modules()) for layer in pair]
+        if min(convolutions) > 1:
+            blocks.append(f"model.{index}")
+    return blocks
 
 
 def trainable(network: Network) -> Network:

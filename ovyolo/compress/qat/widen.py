@@ -53,10 +53,7 @@ def choose_widths(sizes: Mapping[str, Sequence[int]], harms: Mapping[str, float]
     at = dict.fromkeys(sizes, 0)
     least = sum(min(size) for size in sizes.values())
     if least > limit:
-        raise TargetError(
-            f"the weights take {least / 1e6:.2f} MB zipped with the widest steps, and only {max(0, limit) / 1e6:.2f} "
-            "are left for them"
-        )
+        raise TargetError(f"with the widest steps the weights take {least / 1e6:.3f} MB, {limit / 1e6:.3f} are left")
 
     def price(name: str) -> float:
         """What a byte costs that the layer's next wider steps save."""
