@@ -20,10 +20,13 @@ from reference.squares import write_squares  # noqa: E402
 import ovyolo.train.loop  # noqa: E402
 from ovyolo import Detector  # noqa: E402
 from ovyolo.cli import main  # noqa: E402
+from ovyolo.dataset import load_dataset  # noqa: E402
 from ovyolo.errors import DataError, DimensionError, OvyoloError, TrainingError  # noqa: E402
 from ovyolo.train import TrainSettings, resume, train  # noqa: E402
 from ovyolo.train.activation import activations_of  # noqa: E402
+from ovyolo.train.architecture import new_network  # noqa: E402
 from ovyolo.train.augment import Augment  # noqa: E402
+from ovyolo.train.data import TrainingPictures  # noqa: E402
 from ovyolo.train.loss import LossSettings  # noqa: E402
 from ovyolo.train.network import load_network  # noqa: E402
 from ovyolo.train.settings import rates  # noqa: E402
@@ -130,8 +133,12 @@ def test_resuming_a_finished_training_changes_nothing(undisturbed):
 
 
 def test_a_checkpoint_of_ours_can_be_trained_on(data, undisturbed, tmp_path):
-    result = train(undisturbed.last, data, tmp_path / "on", replace(SHORT, epochs=1), device="cpu")
-    assert result.outcome.history[0]["obj"] < undisturbed.outcome.history[0]["obj"]
+    result = train(undisturbed.last, data, tmp_path / "on", replace(SHORT, epochs=1, lr=1e-6), device="cpu")
+    before, after = tensors_of(undisturbed.last), tensors_of(result.last)
+    assert before.keys() == after.keys()
+    weights = [key for key in before if key.endswith("conv.weight")]
+    apart = [float((after[key] - before[key]).abs().max() / before[key].abs().max()) for key in weights]
+    assert 0 < max(apart) < 1e-3, "it did not begin with the checkpoint's weights"
 
 
 def test_another_activation_is_trained_and_resumed(data, tmp_path):
@@ -310,3 +317,13 @@ def test_two_processes_by_torchrun(data, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     lines = (tmp_path / "two" / "log.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
+
+
+@pytest.mark.parametrize(("epochs", "accumulate", "tau"), [(5, 1, 2.0), (5, 2, 1.0), (1, 1, 1.0), (10**5, 1, 2000.0)])
+def test_the_average_is_as_long_as_the_training_allows(data, tmp_path, epochs, accumulate, tau):
+    pictures = TrainingPictures(load_dataset(data, "train"), (64, 64), Augment(), 0)
+    settings = replace(SHORT, epochs=epochs, accumulate=accumulate)
+    network = new_network("n", ["bright", "dark"])
+    made = {"judge": lambda module: {}, "save": lambda network, path, figures: None}
+    trainer = ovyolo.train.loop.Trainer(network, pictures, lambda *_: None, settings, tmp_path, **made)
+    assert trainer.average.tau == tau

@@ -108,14 +108,15 @@ def search(first: Compression) -> Found:
 
 
 def drop_of(steps: Steps) -> float:
-    """Points of AP that the last step lost against the original, trained on for as long where it was."""
+    """Points of AP that the last step lost against the better of the original and that trained on for as long."""
     last = list(steps.networks)[-1]
     return round(float(steps.measured[reference_of(steps)]["ap"] - steps.measured[last]["ap"]), 3) + 0.0  # never -0
 
 
 def reference_of(steps: Steps) -> str:
-    """The step that others are compared with."""
-    return "trained on" if "trained on" in steps.measured else "original"
+    """The step that others are compared with: the original, or trained on for as long where that is better."""
+    known = [step for step in ("original", "trained on") if step in steps.measured]
+    return max(known, key=lambda step: float(steps.measured[step]["ap"]))
 
 
 def table_of(tried: Sequence[dict[str, Any]]) -> list[str]:

@@ -28,6 +28,7 @@ from ovyolo.train.team import Team, autocast, precision_for
 
 __all__ = ["Outcome", "Trainer", "as_input", "fitness"]
 
+LONGEST_TAU = 2000.0  # of the average of weights, in steps
 SAVE_EVERY = 300.0  # seconds of an epoch after which it is saved in between
 Figures = dict[str, Any]
 
@@ -101,13 +102,14 @@ class Trainer:
         self._judge, self._save, self._title = judge, save, title
         self._before_epoch, self._after_step, self._best_after = before_epoch, after_step, best_after
         self.quiet = quiet or self.team.rank > 0
-        self.average = WeightAverage(self.module, settings.ema_decay, settings.ema_tau)
+        self._steps = pictures.batch_count(settings.batch, self.team.world)
+        tau = settings.ema_tau or min(LONGEST_TAU, max(1.0, settings.epochs * self._steps / settings.accumulate / 5))
+        self.average = WeightAverage(self.module, settings.ema_decay, tau)
         self.optimizer = make_optimizer(self.module, settings)
         self.outcome = Outcome()
         self._precision = precision_for(self.team.device, settings.precision)
         self._scaler = torch.amp.GradScaler(enabled=self._precision is torch.float16)
         self._wrapped = self.team.wrap(self.module)
-        self._steps = pictures.batch_count(settings.batch, self.team.world)
         self._epoch = self._step = 0
         self._best_state: dict[str, Tensor] = {}
         self._sums = [0.0, 0.0, 0.0]

@@ -36,7 +36,8 @@ class TrainSettings:
         clip: the norm of the gradient is cut to this.
         accumulate: steps whose gradients are added up before the weights change.
         patience: stop after so many epochs without a better score; 0 never stops.
-        ema_decay, ema_tau: see :class:`~ovyolo.train.averaging.WeightAverage`.
+        ema_decay, ema_tau: see :class:`~ovyolo.train.averaging.WeightAverage`. Without a tau, a fifth of the training's
+            steps, at most 2000: however short it is, some 150 steps are averaged at its end.
         freeze_norm: keep the statistics of batch norms.
         close_mosaic: the last epochs go without mosaics, so that the network ends on pictures as they are.
         validate_every: epochs between two validations; the last one is always followed by one.
@@ -68,7 +69,7 @@ class TrainSettings:
     accumulate: int = 1
     patience: int = 50
     ema_decay: float = 0.9999
-    ema_tau: float = 2000.0
+    ema_tau: float | None = None
     freeze_norm: bool = False
     close_mosaic: int = 0
     validate_every: int = 1
