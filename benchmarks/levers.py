@@ -92,7 +92,12 @@ GROUPS = {
         (*COMMON, "pruned"),
     ),
     "no-distillation": Group(
-        named("30 % fewer channels, no distillation", "recovered", *INT8), {"distill": 0.0}, (*COMMON, "pruned")
+        named("30 % fewer channels, no distillation", "recovered", *INT8), {"distill": 0.0, "features": 0.0},
+        (*COMMON, "pruned"),
+    ),
+    "no-maps": Group(
+        named("idle level's head gone, Hardswish, nothing learned from maps", "recovered"),
+        {"channels": None, "levels": "heads", "activation": "hardswish", "features": 0.0, "quantize": False},
     ),
     **{
         f"criterion-{name}": Group(

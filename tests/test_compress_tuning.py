@@ -63,6 +63,20 @@ def test_the_loss_is_labels_heads_and_maps(tuning: Tuning) -> None:
         assert total(0.5, 3.0) == pytest.approx(labels + 0.5 * drawn + 3 * alike, rel=1e-5)
 
 
+def test_maps_that_lost_channels_are_not_compared(tuning: Tuning) -> None:
+    student, x, targets = fresh(tiny_network(2, width=16)).train(), torch.rand(2, 3, 64, 64), torch.zeros(0, 6)
+    teacher = tuning.teacher
+    assert teacher is not None
+    names = maps_of(student, teacher)
+    with tapped(student, names) as seen, tapped(teacher, names) as told, torch.no_grad():
+        heads = student(x)
+        totals = [
+            float(replace(tuning, features=weight).loss(student, seen, told)(heads, targets, x).total)
+            for weight in (0.0, 5.0)
+        ]
+    assert names and totals[0] == totals[1]
+
+
 def test_maps_are_those_of_blocks_that_both_have() -> None:
     network = tiny_network()
     kinds = {name: type(network.get_submodule(name)).__name__ for name in maps_of(network, network)}

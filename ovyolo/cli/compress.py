@@ -24,7 +24,7 @@ NUMBERS = (
     ),
     ("qat-epochs", int, "epochs with quantizers (default: 2)"),
     ("distill", float, "weight of what the original says beside the labels (default: 1)"),
-    ("features", float, "weight of the maps inside the original (default: 0)"),
+    ("features", float, "weight of the maps inside the original, where no channels are gone (default: 1)"),
     ("lr", float, "learning rate (default: 0.01; with --fast 0.002)"),
     ("qat-lr", float, "learning rate with quantizers (default: 0.0005)"),
     ("batch", int, "pictures a step (default: 16)"),

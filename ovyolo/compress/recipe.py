@@ -47,7 +47,8 @@ class Recipe:
         qat_epochs: of training with quantizers; 0 stops at post-training quantization.
         keep_float: layers that stay in floating point, such as ``"model.24"``.
         distill: how much the heads of the uncompressed network count beside the labels; 0 for labels alone.
-        features: how much the maps inside it count (:func:`~ovyolo.train.distill.feature_loss`).
+        features: how much the maps inside it count, where no channels are gone: what changed elsewhere is then soon
+            made up for (:func:`~ovyolo.train.distill.feature_loss`).
         lr: learning rate of the training between; ``qat_lr`` of that with quantizers.
         batch: pictures a step.
         calibration: pictures by which ranges are set.
@@ -84,7 +85,7 @@ class Recipe:
     qat_epochs: int = 2
     keep_float: tuple[str, ...] = ()
     distill: float = 1.0
-    features: float = 0.0
+    features: float = 1.0
     lr: float = 0.01
     qat_lr: float = 0.0005
     batch: int = 16

@@ -71,8 +71,10 @@ class Tuning:
             drawn = self.distill * head_loss(
                 heads, [taught[stride] for stride in strides], anchors=network.head.na, objectness=0.5
             )
-            if seen:
-                drawn = drawn + self.features * feature_loss(seen, told)
+            # maps that lost channels have nothing in the teacher that they should be equal to
+            pairs = [(ours, theirs) for ours, theirs in zip(seen, told, strict=True) if ours.shape == theirs.shape]
+            if pairs:
+                drawn = drawn + self.features * feature_loss([one for one, _ in pairs], [other for _, other in pairs])
             return parts._replace(total=parts.total + drawn * len(x))
 
         return both
