@@ -78,9 +78,15 @@ def test_they_fit_and_none_is_wider_than_it_must_be(layers: Any, share: float) -
 
 
 def test_harm_grows_with_the_square_and_sizes_with_the_logarithm() -> None:
-    sizes = {name: range(9000, 0, -1000) for name in ("tough", "frail")}
-    widths = choose_widths(sizes, {"tough": 1.0, "frail": 16.0}, 12000)
+    sizes = {name: range(11000, 0, -1000) for name in ("tough", "frail")}
+    widths = choose_widths(sizes, {"tough": 1.0, "frail": 16.0}, 14000)
     assert widths["tough"] == 4 * widths["frail"]
+
+
+def test_where_nothing_is_seen_steps_grow_alike() -> None:
+    sizes = {"large": range(90000, 0, -8000), "small": range(9000, 0, -800)}
+    widths = choose_widths(sizes, dict.fromkeys(sizes, 0.0), 60000)
+    assert max(widths.values()) / min(widths.values()) < 1.5
 
 
 def test_sizes_are_those_of_the_file(quantized: Any) -> None:

@@ -27,7 +27,7 @@ from ovyolo.compress.qat.quantizers import PairGuard, is_quantized
 from ovyolo.compress.qat.sparsify import MagnitudeSchedule, baked, is_sparse, sparsify
 from ovyolo.compress.qat.state import load_trained, save_trained
 from ovyolo.compress.recipe import Recipe
-from ovyolo.compress.smaller import WIDTHS, with_wider_steps
+from ovyolo.compress.smaller import WIDER, with_wider_steps
 from ovyolo.compress.tuning import Tuning, fresh
 from ovyolo.errors import DataError, TrainingError, UnsupportedModelError
 from ovyolo.evaluate.predictions import Predictions
@@ -347,7 +347,7 @@ class Compression:
 
     def _train_quantized(self, network: Network) -> Network:
         student = fresh(network)
-        widths = self.journal.measured.get(WIDTHS)
+        widths = self.journal.measured.get(WIDER)
         guard = PairGuard(student, widths)
 
         def judge(module: nn.Module) -> Figures:

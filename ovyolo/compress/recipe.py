@@ -42,7 +42,7 @@ class Recipe:
         sparsify: ``"global"`` or ``"local"`` magnitude.
         quantize: whether the result is INT8.
         size: what share of the original's FP16 file the result's may be, both zipped, such as 0.2: the weights' steps
-            get wider in the layers that bear it (:func:`~ovyolo.compress.qat.widen.widths_for`), which makes nothing
+            get wider in the layers that bear it (:func:`~ovyolo.compress.qat.widen.choose_widths`), which makes nothing
             slower and costs far less than zeros. None: any.
         qat_epochs: of training with quantizers; 0 stops at post-training quantization.
         keep_float: layers that stay in floating point, such as ``"model.24"``.

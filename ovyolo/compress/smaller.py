@@ -22,9 +22,9 @@ from ovyolo.train.network import Network
 if TYPE_CHECKING:
     from ovyolo.compress.pipeline import Compression
 
-__all__ = ["WIDTHS", "with_wider_steps"]
+__all__ = ["WIDER", "with_wider_steps"]
 
-WIDTHS = "steps are wider, times"
+WIDER = "steps are wider, times"
 SLACK = 0.98  # of the limit: training moves the weights a little
 ROUNDS = 4
 JUDGED_BY = 8  # pictures
@@ -66,7 +66,7 @@ def with_wider_steps(run: Compression, quantized: Network, pictures: Sequence[ND
         PairGuard(network, widths)()
         found = _zipped(run, network)
         around += max(0.0, found - limit)
-    run.journal.keep(WIDTHS, widths)
+    run.journal.keep(WIDER, widths)
     return network
 
 

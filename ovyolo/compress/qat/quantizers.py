@@ -148,7 +148,7 @@ class PairGuard:
     Args:
         network: with quantizers. The guard belongs to this object, not to copies of it.
         widths: how many times as large as that the scales of some weights are to be, by the weights' names: fewer
-            different numbers, which a zip makes smaller (:func:`~ovyolo.compress.qat.widen.widths_for`).
+            different numbers, which a zip makes smaller (:func:`~ovyolo.compress.qat.widen.choose_widths`).
 
     Example:
         >>> guard = PairGuard(quantized)  # doctest: +SKIP

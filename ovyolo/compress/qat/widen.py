@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["WIDTHS", "choose_widths", "harms_of", "zipped_sizes"]
 
 WIDTHS = tuple(2 ** (half / 2) for half in range(11))  # up to 32 times as wide: 3 bits
+LEAST_HARM = 1e-14  # a byte: where nothing is seen in the pictures, steps grow alike everywhere
 PROBE = 8.0  # the width at which a layer's harm is measured
 
 
@@ -46,9 +47,9 @@ def choose_widths(sizes: Mapping[str, Sequence[int]], harms: Mapping[str, float]
         TargetError: the widest steps are not enough; says how small they become.
 
     Example:
-        >>> sizes = {"tough": range(90, 0, -10), "frail": range(90, 0, -10)}
-        >>> choose_widths(sizes, {"tough": 1.0, "frail": 4.0}, 140)
-        {'tough': 4.0, 'frail': 1.4142135623730951}
+        >>> sizes = {"tough": range(110, 0, -10), "frail": range(110, 0, -10)}
+        >>> choose_widths(sizes, {"tough": 1.0, "frail": 4.0}, 160)
+        {'tough': 4.0, 'frail': 2.0}
     """
     at = dict.fromkeys(sizes, 0)
     least = sum(min(size) for size in sizes.values())
@@ -59,7 +60,8 @@ def choose_widths(sizes: Mapping[str, Sequence[int]], harms: Mapping[str, float]
         """What a byte costs that the layer's next wider steps save."""
         now = at[name]
         saved = sizes[name][now] - sizes[name][now + 1]
-        return harms[name] * float(WIDTHS[now + 1] ** 2 - WIDTHS[now] ** 2) / max(saved, 1e-3)
+        harm = harms[name] + LEAST_HARM * sizes[name][0]
+        return harm * float(WIDTHS[now + 1] ** 2 - WIDTHS[now] ** 2) / max(saved, 1e-3)
 
     while sum(sizes[name][now] for name, now in at.items()) > limit:
         name = min((name for name, now in at.items() if now + 1 < len(WIDTHS)), key=price)
