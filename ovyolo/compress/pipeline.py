@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -40,7 +39,7 @@ from ovyolo.train.fusing import fuse_batch_norms
 from ovyolo.train.loop import Figures
 from ovyolo.train.network import Network, load_network, save_network
 from ovyolo.train.settings import TrainSettings
-from ovyolo.train.team import Team, joined
+from ovyolo.train.team import Team, joined, world_size
 from ovyolo.train.validate import Validation
 
 __all__ = ["Compression", "Steps"]
@@ -100,7 +99,7 @@ class Compression:
         skip_bad: bool = False,
         quiet: bool = True,
     ) -> None:
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # each process would measure, decide and write for itself
+        if world_size() > 1:  # each process would measure, decide and write for itself
             raise TrainingError(
                 "compress runs in one process, because it decides by what it measures: start it without torchrun"
             )

@@ -20,6 +20,9 @@ from ovyolo.export.portable import file_sizes, save_ir
 from ovyolo.train.network import Network
 
 if TYPE_CHECKING:
+    import openvino
+
+    from ovyolo.card import Card
     from ovyolo.compress.pipeline import Compression
 
 __all__ = ["WIDER", "with_wider_steps"]
@@ -42,14 +45,14 @@ def with_wider_steps(run: Compression, quantized: Network, pictures: Sequence[ND
         TargetError: it cannot become that small; says how near it came.
     """
     assert run.recipe.size is not None
-    whole = _zipped(run, run.dense.to("cpu"))
+    whole = _zipped(*form_of(run.dense.to("cpu"), run.imgsz), run.folder)
     limit = SLACK * run.recipe.size * whole
-    card = form_of(quantized, run.imgsz)[1]
+    model, card = form_of(quantized, run.imgsz)
     sizes = zipped_sizes(quantized)
     with Stages(run.quiet).stage("what wider steps cost", len(sizes), "layer") as tell:
         harms = harms_of(quantized, pictures[:JUDGED_BY], card, tell)
     widths: dict[str, Any] = {}
-    network, found = quantized, _zipped(run, quantized)
+    network, found = quantized, _zipped(model, card, run.folder)
     around = float(found - sum(size[0] for size in sizes.values()))
     for _ in range(ROUNDS):  # what is around the weights, and their zip as one file, are only known from the file
         if found <= limit:
@@ -64,14 +67,13 @@ def with_wider_steps(run: Compression, quantized: Network, pictures: Sequence[ND
             ) from error
         network = fresh(quantized).eval()
         PairGuard(network, widths)()
-        found = _zipped(run, network)
+        found = _zipped(*form_of(network, run.imgsz), run.folder)
         around += max(0.0, found - limit)
     run.journal.keep(WIDER, widths)
     return network
 
 
-def _zipped(run: Compression, network: Network) -> int:
-    """Bytes of the network's file, zipped."""
-    model, card = form_of(network, run.imgsz)
-    with tempfile.TemporaryDirectory(prefix=".size-", dir=run.folder) as folder:
+def _zipped(model: openvino.Model, card: Card, beside: Path) -> int:
+    """Bytes of a network's file, zipped."""
+    with tempfile.TemporaryDirectory(prefix=".size-", dir=beside) as folder:
         return file_sizes(save_ir(model, card, Path(folder) / "network.xml"))[1]

@@ -12,7 +12,7 @@ from torch import nn
 
 from ovyolo.errors import DeviceError, TrainingError
 
-__all__ = ["Team", "joined", "precision_for"]
+__all__ = ["Team", "joined", "precision_for", "world_size"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,11 @@ class Team:
         return bool(told.item())
 
 
+def world_size() -> int:
+    """How many processes ``torchrun`` started; 1 where it did not."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 @contextmanager
 def joined(device: str = "auto") -> Iterator[Team]:
     """Join the processes that ``torchrun`` started, if it did.
@@ -55,7 +60,7 @@ def joined(device: str = "auto") -> Iterator[Team]:
     Raises:
         DeviceError: PyTorch has no such device.
     """
-    world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    world, rank = world_size(), int(os.environ.get("RANK", "0"))
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
