@@ -76,6 +76,10 @@ GROUPS = {
         named("idle level's head gone, Hardswish", "recovered", *INT8),
         {"channels": None, "levels": "heads", "activation": "hardswish"},
     ),
+    "heads-few-hardswish": Group(
+        named("idle level's head gone, Hardswish where 3 times faster needs it", "recovered", *INT8),
+        {"channels": None, "speedup": 3.0, "levels": "heads", "activation": "auto"},
+    ),
     "size-20": Group(
         named("idle level's head gone, wider steps for 1/5 of the file", "wider steps", "INT8 trained"),
         {**NO_CHANNELS, "levels": "heads", "size": 0.2},

@@ -102,10 +102,10 @@ def test_steps_that_are_done_are_not_done_again(done, capsys, monkeypatch):
     def fail(*_args, **_kwargs):
         raise AssertionError("a finished step was done again")
 
-    for name in ("_cheaper", "_sparsify", "_quantize", "_train_quantized", "_baseline"):
+    for name in ("_sparsify", "_quantize", "_train_quantized", "_baseline"):
         monkeypatch.setattr(ovyolo.compress.pipeline.Compression, name, fail)
-    monkeypatch.setattr(ovyolo.compress.pipeline, "prune_channels", fail)
-    monkeypatch.setattr(ovyolo.compress.pipeline, "with_wider_steps", fail)
+    for name in ("with_cheaper_activations", "prune_channels", "with_wider_steps"):
+        monkeypatch.setattr(ovyolo.compress.pipeline, name, fail)
     output.unlink()
     assert main(words) == 0
     assert capsys.readouterr().err.count("done before") == 7

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ovyolo.compress.calibration import Calibration, choose_calibration
-from ovyolo.compress.channels import recalibrate
+from ovyolo.compress.cheaper import activation_goes, with_cheaper_activations
 from ovyolo.compress.journal import Journal, dataset_hash
 from ovyolo.compress.levels import idle_levels, without_coarse_maps, without_levels
 from ovyolo.compress.lineup import form_of
-from ovyolo.compress.pruning import BETWEEN, PLANNED, inputs_of, prune_channels, reached
+from ovyolo.compress.pruning import BETWEEN, PLANNED, prune_channels, reached
 from ovyolo.compress.qat.insert import insert_quantizers, picture_tensors
 from ovyolo.compress.qat.quantizers import PairGuard, is_quantized
 from ovyolo.compress.qat.sparsify import MagnitudeSchedule, baked, is_sparse, sparsify
@@ -31,7 +31,7 @@ from ovyolo.compress.tuning import Tuning, fresh
 from ovyolo.errors import DataError, TrainingError, UnsupportedModelError
 from ovyolo.evaluate.predictions import Predictions
 from ovyolo.io.output import make_folder
-from ovyolo.train.activation import activations_of, has_dearer, with_activation
+from ovyolo.train.activation import activations_of
 from ovyolo.train.api import load_splits
 from ovyolo.train.augment import Augment
 from ovyolo.train.data import TrainingPictures
@@ -190,8 +190,10 @@ class Compression:
                 "levels", lambda: without_levels(self.dense.to("cpu"), gone), measured
             )
         several = network
-        if self._activation_goes(network):
-            network = networks["activation"] = self._step("activation", lambda: self._cheaper(several), measured)
+        if activation_goes(self, network):
+            network = networks["activation"] = self._step(
+                "activation", lambda: with_cheaper_activations(self, several), measured
+            )
         whole = network
         if gone and self._coarse_maps_go(network):
             network = networks["coarse maps"] = self._step("coarse maps", lambda: without_coarse_maps(whole), measured)
@@ -269,19 +271,6 @@ class Compression:
             IDLE, lambda: idle_levels(self.dense.to("cpu"), self.validation, self.judge.boxes, self.say)
         ))  # fmt: skip
 
-    def _activation_goes(self, network: Network) -> bool:
-        """Whether a cheaper activation function is to be put in."""
-        wanted, target = self.recipe.activation, self.recipe.prune_target()
-        if wanted == "keep" or not has_dearer(network, self._cheaper_activation):
-            return False
-        if wanted == "auto" and target is not None and target[0] == "speedup":
-            return reached(self, network) < target[1]
-        return True
-
-    @property
-    def _cheaper_activation(self) -> str:
-        return "hardswish" if self.recipe.activation == "auto" else self.recipe.activation
-
     def _coarse_maps_go(self, network: Network) -> bool:
         """Whether what is computed on the cells of levels that are gone goes, too: before channels have to."""
         target = self.recipe.prune_target()
@@ -296,10 +285,6 @@ class Compression:
                 self.say(f"{error}: they stay")
                 return False
         return True
-
-    def _cheaper(self, network: Network) -> Network:
-        """With another activation function, and batch norms that know it."""
-        return recalibrate(with_activation(network, self._cheaper_activation), inputs_of(self))
 
     def _recover(self, network: Network) -> Network:
         return self.tuning.run(

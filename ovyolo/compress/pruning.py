@@ -111,7 +111,8 @@ def reached(run: Compression, network: Network) -> float:
         dense_ir = float_form(run.imgsz)(run.dense)
         return measured_ratio({"first": dense_ir, "second": _form_of(run)(network)}).value
 
-    name = f"with {params} parameters and {' and '.join(sorted(activations_of(network))) or 'no activations'}"
+    kinds = " and ".join(f"{count} {kind}" for kind, count in sorted(activations_of(network).items()))
+    name = f"with {params} parameters and {kinds or 'no activations'}"
     known = name in run.journal
     found = float(run.journal.measure(name, measure))
     if not known:

@@ -6,13 +6,19 @@ costs as much again, all the more in 8 bits. ``hardswish`` (arXiv:1905.02244) fo
 
 from __future__ import annotations
 
+import copy
+import math
 from collections import Counter
+from collections.abc import Collection
+from typing import Any
+
+import torch
 
 from ovyolo.errors import DimensionError
 from ovyolo.export.checkpoint import Record, children, class_name, copied, walk
 from ovyolo.train.network import Network
 
-__all__ = ["ACTIVATIONS", "activations_of", "has_dearer", "with_activation"]
+__all__ = ["ACTIVATIONS", "activations_of", "dearer_activations", "with_activation"]
 
 ACTIVATIONS = {"hardswish": "Hardswish", "relu": "ReLU"}
 """What can be put in, by the names of recipes."""
@@ -20,7 +26,7 @@ REPLACED = ("SiLU", "Swish", "MemoryEfficientSwish", "Mish", "MemoryEfficientMis
 REPLACED_BY = {"hardswish": REPLACED[:5], "relu": REPLACED}  # never something dearer than what was there
 
 
-def with_activation(network: Network, activation: str) -> Network:
+def with_activation(network: Network, activation: str, only: Collection[str] | None = None) -> Network:
     """A copy of ``network`` in evaluation mode that has ``activation`` wherever it had a dearer one.
 
     Its batch norms should be measured anew (:func:`~ovyolo.compress.channels.recalibrate`), and it has to be trained
@@ -29,6 +35,7 @@ def with_activation(network: Network, activation: str) -> Network:
     Args:
         network: any that trains; one without such activations comes back as it is, copied.
         activation: ``"hardswish"`` or ``"relu"``.
+        only: the places where, such as ``"model.0.act"``; everywhere by default.
 
     Raises:
         DimensionError: there is no such activation.
@@ -43,7 +50,7 @@ def with_activation(network: Network, activation: str) -> Network:
     if activation not in ACTIVATIONS:
         raise DimensionError(f"activation is {activation!r}; it takes one of {', '.join(ACTIVATIONS)}")
     device = next(network.parameters()).device
-    record = _replaced(network.record(), REPLACED_BY[activation], ACTIVATIONS[activation])
+    record = _replaced(network.record(), "", REPLACED_BY[activation], ACTIVATIONS[activation], only)
     return Network(record, network.names, network.strides).to(device).eval()
 
 
@@ -54,18 +61,52 @@ def activations_of(network: Network) -> dict[str, int]:
     return dict(Counter(name for name in names if name in known))
 
 
-def has_dearer(network: Network, activation: str) -> bool:
-    """Whether :func:`with_activation` would replace anything."""
-    return not activations_of(network).keys().isdisjoint(REPLACED_BY[activation])
+def dearer_activations(network: Network, activation: str) -> list[str]:
+    """The places that :func:`with_activation` would change, those of the most numbers first.
+
+    Example:
+        >>> from ovyolo.train.activation import dearer_activations
+        >>> from ovyolo.train.architecture import new_network
+        >>> dearer_activations(new_network("n", ["scratch"]), "hardswish")[:3]
+        ['model.0.act', 'model.1.act', 'model.2.cv3.act']
+    """
+    numbers: dict[str, int] = {}
+
+    def counter(name: str) -> Any:
+        def hook(_layer: object, _inputs: object, output: torch.Tensor) -> None:
+            numbers[name] = output.numel()
+
+        return hook
+
+    probe = copy.deepcopy(network).float().cpu().eval()
+    names = [path for path, record in _with_paths(probe.record(), "") if class_name(record) in REPLACED_BY[activation]]
+    for name in names:
+        probe.get_submodule(name).register_forward_hook(counter(name))
+    size = 2 * math.ceil(max(network.strides))
+    with torch.no_grad():
+        probe(torch.zeros(1, 3, size, size))
+    return sorted(numbers, key=lambda name: -numbers[name])
 
 
-def _replaced(record: Record, kinds: tuple[str, ...], new: str) -> Record:
+def _with_paths(record: Record, path: str) -> list[tuple[str, Record]]:
+    """All modules with their paths; one that is in several places, in each."""
+    found = [(path, record)]
+    for name, part in children(record).items():
+        found.extend(_with_paths(part, f"{path}.{name}" if path else name))
+    return found
+
+
+def _replaced(record: Record, path: str, kinds: tuple[str, ...], new: str, only: Collection[str] | None) -> Record:
     if class_name(record) in kinds:
+        if only is not None and path not in only:
+            return record
         made = Record("torch.nn.modules.activation", new)
         made.state.update({key: value for key, value in record.state.items() if key != "negative_slope"})
         return made
     made = copied(record)
     parts = children(record)
     if parts:
-        made.state["_modules"] = {key: _replaced(part, kinds, new) for key, part in parts.items()}
+        made.state["_modules"] = {
+            key: _replaced(part, f"{path}.{key}" if path else key, kinds, new, only) for key, part in parts.items()
+        }
     return made
