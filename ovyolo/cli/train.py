@@ -40,6 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--activation", choices=("keep", "hardswish", "relu"), default="keep",
         help="put one in that is cheaper in 8 bits than SiLU (default: keep)",
     )  # fmt: skip
+    parser.add_argument(
+        "--levels", choices=("keep", "p2-p5", "p2-p4"), default="keep",
+        help="find small objects on cells of 4 pixels, too; p2-p4: and none on those of 32 (default: keep)",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation (default: 0)")
     parser.add_argument("--device", default="auto", help="cpu, cuda or cuda:N (default: a GPU where there is one)")
     parser.add_argument(
@@ -56,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = """examples:
   ovyolo train yolov5n.pt --data data.yaml --epochs 30
   ovyolo train n --data data.yaml --imgsz 320
+  ovyolo train yolov5n.pt --data data.yaml --levels p2-p4
   ovyolo train --resume runs/train/1
   torchrun --nproc-per-node 2 -m ovyolo train yolov5n.pt --data data.yaml -o runs/two
 
@@ -88,7 +93,7 @@ def run(options: argparse.Namespace) -> int:
                 epochs=options.epochs, batch=options.batch, accumulate=options.accumulate,
                 imgsz=as_imgsz(options.imgsz), lr=options.lr, optimizer=options.optimizer, patience=options.patience,
                 close_mosaic=options.close_mosaic, anchors=options.anchors, activation=options.activation,
-                seed=options.seed, precision=options.precision, workers=options.workers,
+                levels=options.levels, seed=options.seed, precision=options.precision, workers=options.workers,
                 augment=augmentation_of(options),
             )  # fmt: skip
             result = train(

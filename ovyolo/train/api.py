@@ -15,6 +15,7 @@ from ovyolo.train.activation import with_activation
 from ovyolo.train.anchors import ENOUGH_RECALL, check_anchors, fit_anchors
 from ovyolo.train.architecture import ARCHITECTURES, new_network, with_anchors, with_classes
 from ovyolo.train.data import TrainingPictures
+from ovyolo.train.finer import with_finer_level
 from ovyolo.train.loop import Figures, Outcome, Trainer
 from ovyolo.train.loss import DetectionLoss
 from ovyolo.train.network import Network, load_network, save_network
@@ -175,6 +176,8 @@ def _train(request: dict[str, Any], folder: Path, settings: TrainSettings, team:
     if training.names != validation.names:
         raise DataError(f"{request['data']}: its train and val splits name different classes")
     network = begin_network(request["model"], training.names, settings.seed, say)
+    if settings.levels != "keep":
+        network = with_finer_level(network, settings.levels, settings.seed)
     if settings.activation != "keep":
         network = with_activation(network, settings.activation)
     largest = max(network.strides)

@@ -16,6 +16,7 @@ __all__ = ["TrainSettings", "rates"]
 OPTIMIZERS = ("sgd", "adamw")
 ANCHORS = ("auto", "keep", "fit")
 ACTIVATIONS = ("keep", "hardswish", "relu")
+LEVELS = ("keep", "p2-p5", "p2-p4")
 PRECISIONS = ("auto", "f32", "bf16", "f16")
 
 
@@ -45,6 +46,8 @@ class TrainSettings:
             ``"keep"`` never.
         activation: put in the place of dearer activations before the training: ``"hardswish"`` or ``"relu"``, see
             :func:`~ovyolo.train.activation.with_activation`; ``"keep"`` leaves them.
+        levels: ``"p2-p5"`` or ``"p2-p4"`` also finds objects on cells of 4 pixels, see
+            :func:`~ovyolo.train.finer.with_finer_level`; ``"keep"`` leaves the levels as they are.
         seed: of weights, order and augmentation.
         precision: what convolutions compute in: ``"f32"``, ``"bf16"``, ``"f16"`` (GPUs only), or ``"auto"``: bf16
             where the processor has instructions for it. Weights and the loss are always FP32.
@@ -75,6 +78,7 @@ class TrainSettings:
     validate_every: int = 1
     anchors: str = "auto"
     activation: str = "keep"
+    levels: str = "keep"
     seed: int = 0
     precision: str = "auto"
     workers: int = 2
@@ -94,6 +98,7 @@ class TrainSettings:
             require(0 <= getattr(self, name) < math.inf, name, getattr(self, name), "a number from 0")
         choices = {
             "optimizer": OPTIMIZERS, "precision": PRECISIONS, "anchors": ANCHORS, "activation": ACTIVATIONS,
+            "levels": LEVELS,
         }  # fmt: skip
         for name, known in choices.items():
             require(getattr(self, name) in known, name, repr(getattr(self, name)), f"one of {', '.join(known)}")
