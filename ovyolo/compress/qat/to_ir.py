@@ -76,7 +76,7 @@ def _converted(network: Network, size: tuple[int, int]) -> openvino.Model:
         # TracerWarnings: the numbers that are baked in are the levels of quantizers, which do not change
         with silence(load_nncf_torch()), warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            # the converter would trace twice to see whether chance is at work; there is none, and it is half of the time
+            # the converter would trace twice, to see whether chance is at work: half of the time
             traced = torch.jit.trace(module, example, check_trace=False, strict=False)
             model: ov.Model = ov.convert_model(traced, example_input=example, input=shape)
     except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
