@@ -20,6 +20,7 @@ from ovyolo.export.portable import save_ir
 from ovyolo.export.provenance import provenance
 from ovyolo.io.output import copy_file
 from ovyolo.report.changes import compare_found
+from ovyolo.train.activation import activations_of
 from ovyolo.train.augment import Augment
 from ovyolo.train.network import Network
 
@@ -152,6 +153,11 @@ def _notes(found: Found, speedup: float, smaller: float, asked: Recipe) -> list[
             f"the level of stride {gone} found nothing of its own in the validation pictures and is gone: objects "
             "larger than theirs may not be found any more (levels 'keep' keeps it)"
         )
+    if "activation" in networks:
+        before = activations_of(networks.get("levels", networks["original"]))
+        changed = {kind: count - before.get(kind, 0) for kind, count in activations_of(networks["activation"]).items()}
+        told = " and ".join(f"{kind} in {count}" for kind, count in changed.items() if count > 0)
+        notes.append(f"the network has other activation functions than it had: {told} of {sum(before.values())} places")
     longer = found.run.recipe.epochs - asked.epochs
     if longer > 0 and "trained on" in found.steps.measured:
         notes.append(
