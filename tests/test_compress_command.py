@@ -23,7 +23,7 @@ from ovyolo.runtime import read_model  # noqa: E402
 from ovyolo.train.architecture import new_network  # noqa: E402
 from ovyolo.train.network import save_network  # noqa: E402
 
-pytestmark = pytest.mark.slow  # quantizers in PyTorch are compiled at their first use on a machine
+pytestmark = pytest.mark.slow  # whole compressions
 
 OPTIONS = [
     "--imgsz", "64", "--batch", "8", "--precision", "f32", "--device", "cpu", "--macs", "0.4", "--prune-steps", "2",

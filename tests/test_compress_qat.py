@@ -302,8 +302,8 @@ def test_without_nncf_it_says_what_to_install(network: Any, monkeypatch: pytest.
         insert_quantizers(network, CALIBRATION)
 
 
-@pytest.mark.slow
-def test_without_a_compiler_it_is_slower_and_says_so(tmp_path: Path) -> None:
+def test_nothing_is_compiled(tmp_path: Path) -> None:
+    """An edge PC has no compiler, and a first use that takes a minute more is a surprise."""
     code = """
 import os, sys, warnings
 os.environ.update(TORCH_EXTENSIONS_DIR=sys.argv[2], CXX="/no/compiler", PATH=os.path.dirname(sys.executable))
@@ -313,12 +313,11 @@ from ovyolo.compress.qat.insert import insert_quantizers, picture_tensors
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     made = insert_quantizers(tiny_network(), picture_tensors(tiny_pictures(1)))
-heads = made.train()(picture_tensors(tiny_pictures(1))[0])
-sum(head.square().mean() for head in heads).backward()
-print([str(one.message) for one in caught if "Ovyolo" in one.category.__name__])
+    heads = made.train()(picture_tensors(tiny_pictures(1))[0])
+    sum(head.square().mean() for head in heads).backward()
+print([str(one.message) for one in caught if "ompil" in str(one.message)], len(os.listdir(sys.argv[2])))
 """
-    said = run_python(code, Path(__file__).parent, tmp_path)
-    assert said.startswith("[") and said.count("there is no C++ compiler") == 1
+    assert run_python(code, Path(__file__).parent, tmp_path).split() == ["[]", "0"]
 
 
 def test_nncf_may_have_been_loaded_without_torch() -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import warnings
 from collections.abc import Iterator
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -13,7 +11,8 @@ import torch
 from torch import nn
 
 from ovyolo.compress.nncf_bridge import load_nncf, silence
-from ovyolo.errors import DimensionError, ExportError, OvyoloError, OvyoloWarning, reason_of
+from ovyolo.compress.qat.kernels import QuantizerFunctions
+from ovyolo.errors import DimensionError, ExportError, OvyoloError, reason_of
 from ovyolo.export.checkpoint.own_format import record_of
 
 if TYPE_CHECKING:
@@ -28,33 +27,33 @@ __all__ = [
     "mask_name",
     "nncf_at_work",
     "operations_of_layers",
-    "prepare_kernels",
     "without_hooks",
 ]
 
 HOOKS = "__nncf_hooks"  # where NNCF keeps what it puts into a module
 
-TIMEOUT = "NNCF_EXTENSION_LOAD_TIMEOUT"
 # what NNCF computes tensors of PyTorch with; it looks once, and PyTorch may have been hidden then (`load_nncf`)
 TENSORS = tuple(f"nncf.tensor.functions.torch_{name}" for name in ("io", "linalg", "numeric"))
-PATIENCE = "900"  # seconds; the first use compiles C++, for minutes where the machine is busy
+KERNELS = ("QuantizedFunctionsCPU", "QuantizedFunctionsCUDA")
 
 
 def load_nncf_torch() -> Any:
-    """NNCF with its PyTorch side.
+    """NNCF with its PyTorch side, whose quantizers compute by :mod:`ovyolo.compress.qat.kernels`: nothing is compiled.
 
     Raises:
         OvyoloError: it is not installed or cannot be loaded.
     """
-    os.environ.setdefault(TIMEOUT, PATIENCE)
     nncf = load_nncf()
     try:
         for name in ("nncf.torch", *TENSORS):
             import_module(name)
+        functions = import_module("nncf.torch.quantization.quantize_functions")
     except ImportError as error:
         raise OvyoloError(
             f"training with quantizers needs NNCF's PyTorch side ({error}): `pip install 'ovyolo[compress]'`"
         ) from error
+    for name in KERNELS:
+        setattr(functions, name, QuantizerFunctions)
     return nncf
 
 
@@ -62,53 +61,13 @@ def load_nncf_torch() -> Any:
 def nncf_at_work(doing: str) -> Iterator[Any]:
     """NNCF, quiet; what it raises becomes an :class:`ExportError` that says that it cannot do ``doing``."""
     nncf = load_nncf_torch()
-    from nncf.torch.extensions import ExtensionLoaderTimeoutException
-
     try:
         with silence(nncf):
             yield nncf
     except OvyoloError:
         raise
-    except ExtensionLoaderTimeoutException as error:
-        raise OvyoloError(
-            f"NNCF did not finish compiling its quantizers within {os.environ[TIMEOUT]} s: set {TIMEOUT} to more "
-            "seconds, or delete the torch_extensions folder in your cache if an earlier run was killed while compiling"
-        ) from error
-    except nncf.InstallationError as error:
-        raise OvyoloError(
-            "NNCF cannot compile its quantizers for this GPU: install the CUDA toolkit whose nvcc fits PyTorch, or "
-            "train on the CPU (--device cpu)"
-        ) from error
     except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, nncf.InternalError) as error:
         raise ExportError(f"NNCF cannot {doing}: {reason_of(error)}") from error
-
-
-def prepare_kernels(device: torch.device) -> None:
-    """Load the quantizers' kernels, which NNCF compiles on their first use on a machine.
-
-    Without a C++ compiler NNCF computes them with PyTorch's own operations, and a warning says so.
-
-    Raises:
-        OvyoloError: compiling takes too long, or there is a GPU and no CUDA compiler.
-    """
-    with nncf_at_work("load its quantizers"):
-        from nncf.torch.quantization import extensions, reference
-
-        on_gpu = device.type == "cuda"
-        kernels = extensions.QuantizedFunctionsCUDA if on_gpu else extensions.QuantizedFunctionsCPU
-        kernels.get("Quantize_forward")
-        slow = kernels._loaded_namespace is reference.ReferenceQuantizedFunctions
-        if slow:
-            # it would try to compile these, too, and complain
-            for function in (reference.torch_forward, reference.torch_backward):
-                function._compiled_func = function._func
-    if slow:
-        warnings.warn(
-            "there is no C++ compiler for NNCF's quantizers, so training with them takes longer: install g++ (on "
-            "Windows the Visual Studio build tools)",
-            OvyoloWarning,
-            stacklevel=3,
-        )
 
 
 def hooks_of(module: nn.Module) -> dict[str, nn.Module]:

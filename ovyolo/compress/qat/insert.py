@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ovyolo.compress.nncf_bridge import nncf_options
-from ovyolo.compress.qat.bridge import nncf_at_work, operations_of_layers, prepare_kernels
+from ovyolo.compress.qat.bridge import nncf_at_work, operations_of_layers
 from ovyolo.compress.qat.quantizers import PairGuard, is_quantized, keep_bytes_exact
 from ovyolo.compress.scheme import Scheme
 from ovyolo.errors import DimensionError, UnsupportedModelError
@@ -44,7 +44,7 @@ def insert_quantizers(
 
     Best given a network without batch norms (:func:`~ovyolo.train.fusing.fuse_batch_norms`); with them, freeze them
     while training (:func:`~ovyolo.compress.qat.quantizers.freeze_batch_norms`). Make optimizer and average of what is
-    returned, and clip gradients. The first use on a machine compiles C++ for a minute.
+    returned, and clip gradients.
 
     Args:
         network: FP32, sparse or not; it is left as it is.
@@ -57,7 +57,7 @@ def insert_quantizers(
     Raises:
         DimensionError: there are no pictures, no such layer, or the scheme does not fit.
         UnsupportedModelError: the network has quantizers already.
-        OvyoloError: NNCF or its compiler is missing, or NNCF cannot.
+        OvyoloError: NNCF is missing or cannot.
     """
     if is_quantized(network):
         raise UnsupportedModelError("the network has quantizers already: give the one that they were put into")
@@ -69,7 +69,6 @@ def insert_quantizers(
     device = next(network.parameters()).device
     training = network.training
     names = operations_of_layers(network, tuple(ignored))
-    prepare_kernels(device)
 
     def taken() -> Iterable[Tensor]:
         for done, picture in enumerate(pictures, 1):

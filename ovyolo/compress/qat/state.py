@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ovyolo.compress.qat.bridge import HOOKS, graph_of, hooks_of, load_nncf_torch, nncf_at_work, prepare_kernels
+from ovyolo.compress.qat.bridge import HOOKS, graph_of, hooks_of, load_nncf_torch, nncf_at_work
 from ovyolo.compress.qat.quantizers import keep_bytes_exact
 from ovyolo.compress.qat.sparsify import effective_weights
 from ovyolo.errors import CheckpointError, OvyoloError, reason_of
@@ -122,7 +122,6 @@ def attach_hooks(network: Network, text: str) -> Network:
             f"its quantizers belong to operations that this network has not ({min(wanted - known)[:60]}; made with "
             f"NNCF {version}): export it with the version of ovyolo and NNCF that made it"
         )
-    prepare_kernels(torch.device("cpu"))
     try:
         with nncf_at_work("put the quantizers of the checkpoint back") as nncf:
             made: Network = nncf.torch.load_from_config(network, config, allowed_modules=ALLOWED)
