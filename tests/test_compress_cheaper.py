@@ -17,7 +17,9 @@ from ovyolo.train.activation import activations_of, dearer_activations, with_act
 from ovyolo.train.architecture import new_network  # noqa: E402
 
 NETWORK = new_network("n", ["scratch"], seed=3).eval()
-PLACES = dearer_activations(NETWORK, "hardswish")
+WORTH = dearer_activations(NETWORK, "hardswish")
+HARMS = dict(zip(WORTH, np.random.default_rng(0).permutation(len(WORTH)).tolist(), strict=True))
+PLACES = sorted(WORTH, key=lambda place: HARMS[place] / WORTH[place])
 
 
 class Machine:
@@ -28,6 +30,10 @@ class Machine:
         self.measured: list[int] = []
         self.said: list[str] = []
         self.say = self.said.append
+        self.journal = self
+
+    def measure(self, _name, _what):
+        return HARMS
 
     def reached(self, run, network):
         assert run is self

@@ -211,7 +211,7 @@ class Compression:
             if recipe.size is not None:
                 narrow = network
                 network = networks["wider steps"] = self._step(
-                    "wider steps", lambda: with_wider_steps(self, narrow, self._pictures_to_calibrate()), measured
+                    "wider steps", lambda: with_wider_steps(self, narrow, self.pictures_to_calibrate()), measured
                 )
             if recipe.qat_epochs:
                 loose = network
@@ -314,7 +314,8 @@ class Compression:
         # without batch norms: zeros are then what is stored, and the converter keeps the layers' names
         return sparsify(fuse_batch_norms(network), recipe.sparsity, how=recipe.sparsify)
 
-    def _pictures_to_calibrate(self) -> Sequence[NDArray[np.uint8]]:
+    def pictures_to_calibrate(self) -> Sequence[NDArray[np.uint8]]:
+        """Letterboxed pictures, u8 BGR ``(H, W, 3)``, by which ranges are set and what changes do is judged."""
         calibration = self._calibration.get(self.recipe.calibration)
         if calibration is None:
             calibration, _ = choose_calibration(
@@ -326,7 +327,7 @@ class Compression:
     def _quantize(self, network: Network) -> Network:
         return insert_quantizers(
             fuse_batch_norms(network) if not is_sparse(network) else network,
-            picture_tensors(self._pictures_to_calibrate()), ignored=self.recipe.keep_float,
+            picture_tensors(self.pictures_to_calibrate()), ignored=self.recipe.keep_float,
         )  # fmt: skip
 
     def _train_quantized(self, network: Network) -> Network:

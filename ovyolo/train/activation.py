@@ -61,13 +61,14 @@ def activations_of(network: Network) -> dict[str, int]:
     return dict(Counter(name for name in names if name in known))
 
 
-def dearer_activations(network: Network, activation: str) -> list[str]:
-    """The places that :func:`with_activation` would change, those of the most numbers first.
+def dearer_activations(network: Network, activation: str) -> dict[str, int]:
+    """The places that :func:`with_activation` would change, and how many numbers come through each for a picture of
+    fixed size; those of the most first.
 
     Example:
         >>> from ovyolo.train.activation import dearer_activations
         >>> from ovyolo.train.architecture import new_network
-        >>> dearer_activations(new_network("n", ["scratch"]), "hardswish")[:3]
+        >>> list(dearer_activations(new_network("n", ["scratch"]), "hardswish"))[:3]
         ['model.0.act', 'model.1.act', 'model.2.cv3.act']
     """
     numbers: dict[str, int] = {}
@@ -85,7 +86,7 @@ def dearer_activations(network: Network, activation: str) -> list[str]:
     size = 2 * math.ceil(max(network.strides))
     with torch.no_grad():
         probe(torch.zeros(1, 3, size, size))
-    return sorted(numbers, key=lambda name: -numbers[name])
+    return dict(sorted(numbers.items(), key=lambda item: -item[1]))
 
 
 def _with_paths(record: Record, path: str) -> list[tuple[str, Record]]:

@@ -20,6 +20,7 @@ from torch import Tensor
 from ovyolo.card import Card
 from ovyolo.compress.head_error import head_error
 from ovyolo.compress.qat.bridge import without_hooks
+from ovyolo.compress.qat.heads import heads_of
 from ovyolo.compress.qat.insert import picture_tensors
 from ovyolo.compress.qat.quantizers import PairGuard, WeightQuantizer
 from ovyolo.compress.qat.sparsify import effective_weights
@@ -105,22 +106,15 @@ def harms_of(
     weights = dict(plain.named_parameters())
     for name, effective in effective_weights(network).items():
         weights[name].copy_(effective)
-    x = torch.cat(picture_tensors(pictures)).contiguous(memory_format=torch.channels_last)
-    plain = plain.to(memory_format=torch.channels_last)
-    expected = _heads(plain, x)
+    x = torch.cat(picture_tensors(pictures))
+    expected = heads_of(plain, x)
     harms: dict[str, float] = {}
     for done, layer in enumerate(PairGuard(network).layers, 1):
         weight = weights[layer.name]
         before = weight.clone()
         steps, step = _steps(layer, PROBE)
         weight.copy_(steps * step)
-        harms[layer.name] = (head_error(card, expected, _heads(plain, x)).total / PROBE) ** 2
+        harms[layer.name] = (head_error(card, expected, heads_of(plain, x)).total / PROBE) ** 2
         weight.copy_(before)
         tell(done)
     return harms
-
-
-def _heads(network: Network, x: Tensor) -> list[list[NDArray[np.float32]]]:
-    """Raw heads, a list a picture."""
-    heads = [head.numpy() for head in network(x)]
-    return [[head[i : i + 1] for head in heads] for i in range(len(x))]
