@@ -35,15 +35,14 @@ class Machine:
     def measure(self, _name, _what):
         return HARMS
 
-    def reached(self, run, network):
-        assert run is self
+    def reached(self, network):
         self.measured.append(activations_of(network).get("Hardswish", 0))
         return 2.0 + 0.02 * self.measured[-1]
 
 
 @pytest.fixture(autouse=True)
 def _no_pictures(monkeypatch):
-    monkeypatch.setattr(cheaper, "reached", lambda run, network: run.reached(run, network))
+    monkeypatch.setattr(cheaper, "is_enough", lambda run, network: run.reached(network) >= run.recipe.speedup)
     monkeypatch.setattr(cheaper, "inputs_of", lambda run: [torch.from_numpy(np.zeros((1, 3, 64, 64), np.float32))])
 
 

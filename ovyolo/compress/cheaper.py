@@ -17,7 +17,7 @@ from ovyolo.card import Card
 from ovyolo.compress.channels import recalibrate
 from ovyolo.compress.head_error import head_error
 from ovyolo.compress.lineup import form_of
-from ovyolo.compress.pruning import inputs_of, reached
+from ovyolo.compress.pruning import inputs_of, is_enough
 from ovyolo.compress.qat.heads import heads_of
 from ovyolo.compress.qat.insert import picture_tensors
 from ovyolo.compress.stages import Stages
@@ -37,8 +37,7 @@ def activation_goes(run: Compression, network: Network) -> bool:
     """Whether a cheaper activation function is to be put in."""
     if run.recipe.activation == "keep" or not dearer_activations(network, _cheaper(run)):
         return False
-    speedup = _speedup(run)
-    return speedup is None or reached(run, network) < speedup
+    return not _speed_decides(run) or not is_enough(run, network)
 
 
 def with_cheaper_activations(run: Compression, network: Network) -> Network:
@@ -47,15 +46,14 @@ def with_cheaper_activations(run: Compression, network: Network) -> Network:
     activation = _cheaper(run)
     worth = dearer_activations(network, activation)
     places = list(worth)
-    speedup = _speedup(run)
     count = len(places)
-    if speedup is not None and reached(run, with_activation(network, activation)) >= speedup:
+    if _speed_decides(run) and is_enough(run, with_activation(network, activation)):
         harms = run.journal.measure(HARMS, lambda: _harms(run, network, places))
         places.sort(key=lambda place: harms[place] / worth[place])
         least = 1
         while least < count:
             middle = (least + count) // 2
-            fast = reached(run, with_activation(network, activation, places[:middle])) >= speedup
+            fast = is_enough(run, with_activation(network, activation, places[:middle]))
             least, count = (least, middle) if fast else (middle + 1, count)
         run.say(f"{activation} in {count} of {len(places)} places is enough")
     return recalibrate(with_activation(network, activation, places[:count]), inputs_of(run))
@@ -100,9 +98,7 @@ def _cheaper(run: Compression) -> str:
     return "hardswish" if run.recipe.activation == "auto" else run.recipe.activation
 
 
-def _speedup(run: Compression) -> float | None:
-    """The speed that decides how many change; None where all do."""
+def _speed_decides(run: Compression) -> bool:
+    """Whether it is by speed that as many change as have to, and no more."""
     target = run.recipe.prune_target()
-    if run.recipe.activation != "auto" or target is None or target[0] != "speedup":
-        return None
-    return target[1]
+    return run.recipe.activation == "auto" and target is not None and target[0] == "speedup"

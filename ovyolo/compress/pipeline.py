@@ -20,7 +20,7 @@ from ovyolo.compress.cheaper import activation_goes, with_cheaper_activations
 from ovyolo.compress.journal import Journal, dataset_hash
 from ovyolo.compress.levels import idle_levels, without_coarse_maps, without_levels
 from ovyolo.compress.lineup import form_of
-from ovyolo.compress.pruning import BETWEEN, PLANNED, prune_channels, reached
+from ovyolo.compress.pruning import BETWEEN, PLANNED, is_enough, prune_channels
 from ovyolo.compress.qat.insert import insert_quantizers, picture_tensors
 from ovyolo.compress.qat.quantizers import PairGuard, is_quantized
 from ovyolo.compress.qat.sparsify import MagnitudeSchedule, baked, is_sparse, sparsify
@@ -277,7 +277,7 @@ class Compression:
         if self.recipe.levels == "heads" or not self.recipe.recover_epochs:
             return False
         if self.recipe.levels == "auto":
-            if target is None or reached(self, network) >= target[1]:
+            if target is None or is_enough(self, network):
                 return False
             try:
                 without_coarse_maps(network)

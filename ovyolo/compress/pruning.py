@@ -19,7 +19,7 @@ from ovyolo.compress.channels import (
     schedule,
 )  # fmt: skip
 from ovyolo.compress.channels.speedup import measured_ratio
-from ovyolo.compress.speed import Form, float_form, int8_form, plan_to_measured_speed
+from ovyolo.compress.speed import TOLERANCE, Form, float_form, int8_form, plan_to_measured_speed
 from ovyolo.compress.tuning import fresh
 from ovyolo.evaluate.predictions import write_text
 from ovyolo.train.activation import activations_of
@@ -31,7 +31,7 @@ from ovyolo.train.team import Team
 if TYPE_CHECKING:
     from ovyolo.compress.pipeline import Compression
 
-__all__ = ["BETWEEN", "PLANNED", "inputs_of", "prune_channels", "reached"]
+__all__ = ["BETWEEN", "PLANNED", "inputs_of", "is_enough", "prune_channels", "reached"]
 
 BETWEEN = "epochs between rounds of pruning"
 PLANNED = "measured when planned, times faster"
@@ -50,24 +50,23 @@ def prune_channels(run: Compression, unpruned: Network, team: Team) -> Network:
     assert target is not None
     kind, value = target
     already = reached(run, unpruned.to("cpu"))
-    if kind != "speedup" and already >= value:
+    if is_enough(run, unpruned):
         run.say("no channels need to go")
+        if kind == "speedup":
+            run.journal.keep(PLANNED, already)
         return unpruned
     profile = profile_network(unpruned, run.imgsz)
     write_text(run.folder / "profile.json", json.dumps(profile.to_dict()))
     before = amounts_of(unpruned, run.imgsz, profile) if kind == "speedup" else amounts_of(run.dense, run.imgsz)
     dense_ir, form = float_form(run.imgsz)(run.dense), _form_of(run)
-    by_channels = max(1.0, value / already) if kind == "speedup" else value
+    by_channels = value / already if kind == "speedup" else value
     network = fresh(unpruned)
     trained = 0
-    steps = recipe.prune_steps if by_channels > 1.005 else 1
+    steps = recipe.prune_steps
     for number in range(1, steps + 1):
         last = number == steps
-        scores = None
-        if by_channels > 1.005 or kind != "speedup":
-            scores = _scores(run, network, team)
         options: dict[str, Any] = {
-            "scores": scores,
+            "scores": _scores(run, network, team),
             "before": before,
             "criterion": recipe.criterion,
             "weigh": recipe.weigh,
@@ -95,6 +94,13 @@ def prune_channels(run: Compression, unpruned: Network, team: Team) -> Network:
             trained += recipe.prune_epochs
     run.journal.keep(BETWEEN, trained)
     return network
+
+
+def is_enough(run: Compression, network: Network) -> bool:
+    """Whether ``network`` meets the recipe's target; speeds are compared no finer than they can be measured."""
+    target = run.recipe.prune_target()
+    assert target is not None
+    return reached(run, network) >= target[1] * (1 - TOLERANCE if target[0] == "speedup" else 1)
 
 
 def reached(run: Compression, network: Network) -> float:
