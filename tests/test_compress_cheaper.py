@@ -46,7 +46,7 @@ def _no_pictures(monkeypatch):
     monkeypatch.setattr(cheaper, "inputs_of", lambda run: [torch.from_numpy(np.zeros((1, 3, 64, 64), np.float32))])
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=4)
 @given(st.integers(1, len(PLACES)))
 def test_as_few_places_as_the_speed_needs(wanted):
     with pytest.MonkeyPatch.context() as patch:
@@ -83,3 +83,30 @@ def test_batch_norms_are_measured_anew():
     old, new = NETWORK.state_dict(), network.state_dict()
     changed = {key for key, value in old.items() if not torch.equal(value, new[key])}
     assert changed and all("running" in key or "num_batches" in key for key in changed)
+
+
+def test_speeds_are_compared_as_finely_as_they_are_measured(monkeypatch):
+    from ovyolo.compress import pruning
+
+    run = Machine(speedup=3.0)
+    for found, enough in ((3.1, True), (2.96, True), (2.9, False)):
+        monkeypatch.setattr(pruning, "reached", lambda run, network, found=found: found)
+        assert pruning.is_enough(run, NETWORK) is enough
+    run = Machine(speedup=None, macs=0.5)
+    monkeypatch.setattr(pruning, "reached", lambda run, network: 0.495)
+    assert not pruning.is_enough(run, NETWORK)
+
+
+def test_what_a_place_does_is_measured_on_the_heads():
+    from pathlib import Path
+
+    from ovyolo.export.graph import build_model
+
+    _, card = build_model(NETWORK.checkpoint(Path("n.pt")), (64, 64))
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    told: list[int] = []
+    places = [PLACES[0], PLACES[-1], "model.0.act"]
+    harms = cheaper.activation_harms(NETWORK, "relu", places, [picture], card, told.append)
+    assert list(harms) == places and min(harms.values()) >= 0 and told == [1, 2, 3]
+    same = cheaper.activation_harms(with_activation(NETWORK, "relu"), "hardswish", places, [picture], card)
+    assert set(same.values()) == {0.0}  # nothing is put in for what is cheaper
