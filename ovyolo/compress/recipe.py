@@ -25,8 +25,8 @@ class Recipe:
         channels, macs, params: the share of them that goes, instead of a speedup.
         criterion: by what channels are ranked: ``"taylor"``, ``"l1"``, ``"l2"`` or ``"bn"``.
         activation: what takes the place of dearer activation functions: ``"hardswish"``, ``"relu"``, or ``"keep"``.
-            SiLU's exponentials take a quarter of a nano's time in 8 bits. ``"auto"``: Hardswish, in as few places,
-            from the first layers on, as reach the speedup.
+            SiLU's exponentials take a quarter of a nano's time in 8 bits. ``"auto"``: Hardswish, in as few places as
+            reach the speedup, first in those where it does least to the heads.
         levels: what becomes of the coarsest levels that find nothing which the others do not find as well
             (:func:`~ovyolo.compress.levels.idle_levels`): ``"heads"`` removes their heads and what nothing else reads,
             which changes nothing that the others say; ``"cut"`` also whatever is computed on cells as wide as theirs,
