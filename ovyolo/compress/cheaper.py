@@ -70,7 +70,7 @@ def activation_harms(
     """What another activation function in each of ``places`` alone does to the heads: the square of their error.
 
     Args:
-        network: in evaluation mode, as it was trained.
+        network: as it was trained.
         activation: as :func:`~ovyolo.train.activation.with_activation` takes it.
         places: such as ``"model.0.act"``.
         pictures: letterboxed, u8 BGR ``(H, W, 3)``.
@@ -78,11 +78,15 @@ def activation_harms(
         tell: called with the number of places that are measured.
     """
     x = torch.cat(picture_tensors(pictures))
-    expected = heads_of(network, x)
+
+    def heads(changed: Sequence[str]) -> list[list[NDArray[np.float32]]]:
+        copied = with_activation(network, activation, changed)
+        return heads_of(copied.to(memory_format=torch.channels_last), x)
+
+    expected = heads(())
     harms: dict[str, float] = {}
     for done, place in enumerate(places, 1):
-        changed = with_activation(network, activation, [place])
-        harms[place] = head_error(card, expected, heads_of(changed, x)).total ** 2
+        harms[place] = head_error(card, expected, heads([place])).total ** 2
         tell(done)
     return harms
 
