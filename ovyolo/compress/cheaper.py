@@ -1,7 +1,7 @@
 """Cheaper activation functions in a compression: everywhere, or in as few places as make it as fast as was asked.
 
 What a place is worth in time is how many numbers come through it. What it does to the heads is measured, one place at a
-time, and differs a thousandfold: those go first that do least for what they are worth, until the whole is fast enough.
+time, and for what it is worth differs a thousandfold: those go first that do least, until the whole is fast enough.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ovyolo.card import Card
 from ovyolo.compress.channels import recalibrate
-from ovyolo.compress.head_error import head_error
+from ovyolo.compress.head_error import ENOUGH_PICTURES, head_error
 from ovyolo.compress.lineup import form_of
 from ovyolo.compress.pruning import inputs_of, is_enough
 from ovyolo.compress.qat.heads import heads_of
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["activation_goes", "activation_harms", "with_cheaper_activations"]
 
-JUDGED_BY = 8  # pictures
 HARMS = "what other activations do to the heads"
 
 
@@ -77,7 +76,7 @@ def activation_harms(
         card: what the heads are.
         tell: called with the number of places that are measured.
     """
-    x = torch.cat(picture_tensors(pictures))
+    x = torch.cat(picture_tensors(pictures)).contiguous(memory_format=torch.channels_last)
 
     def heads(changed: Sequence[str]) -> list[list[NDArray[np.float32]]]:
         copied = with_activation(network, activation, changed)
@@ -92,7 +91,7 @@ def activation_harms(
 
 
 def _harms(run: Compression, network: Network, places: Sequence[str]) -> dict[str, float]:
-    pictures = run.pictures_to_calibrate()[:JUDGED_BY]
+    pictures = run.pictures_to_calibrate()[:ENOUGH_PICTURES]
     _, card = form_of(network, run.imgsz)
     with Stages(run.quiet).stage("what other activations do", len(places), "place") as tell:
         return activation_harms(network, _cheaper(run), places, pictures, card, tell)

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from ovyolo.card import Card
 
-__all__ = ["HeadError", "head_error"]
+__all__ = ["ENOUGH_PICTURES", "HeadError", "head_error"]
 
 Array = NDArray[Any]
+ENOUGH_PICTURES = 8  # to tell which of many changes do most
 LEAST = 0.02  # cells below this objectness in both networks are background
 FLAT = 30.0
 

@@ -23,6 +23,7 @@ from ovyolo.errors import DimensionError, UnsupportedModelError, reason_of
 from ovyolo.evaluate.matching import Matches, match
 from ovyolo.evaluate.predictions import Predictions
 from ovyolo.export.checkpoint.own_format import record_of
+from ovyolo.train.distill import tapped
 from ovyolo.train.network import Network
 
 __all__ = ["idle_levels", "layer_strides", "without_coarse_maps", "without_levels"]
@@ -172,21 +173,10 @@ def idle_levels(
 def layer_strides(network: Network) -> dict[int, int]:
     """Input pixels a cell of each numbered layer's output, the head's left out."""
     size = 4 * max(network.strides)
-    found: dict[int, int] = {}
-
-    def watch(index: int) -> Any:
-        def hook(_layer: object, _inputs: object, output: object) -> None:
-            if isinstance(output, torch.Tensor):
-                found[index] = size // output.shape[2]
-
-        return hook
-
     probe = copy.deepcopy(network).float().cpu().eval()
-    for index, layer in enumerate(probe.model):
-        layer.register_forward_hook(watch(index))
-    with torch.no_grad():
+    with tapped(probe, [f"model.{index}" for index in range(len(probe.model) - 1)]) as outputs, torch.no_grad():
         probe(torch.zeros(1, 3, size, size))
-    return found
+    return {index: size // output.shape[2] for index, output in enumerate(outputs)}
 
 
 def _rebuilt(

@@ -211,7 +211,7 @@ class Compression:
             if recipe.size is not None:
                 narrow = network
                 network = networks["wider steps"] = self._step(
-                    "wider steps", lambda: with_wider_steps(self, narrow, self.pictures_to_calibrate()), measured
+                    "wider steps", lambda: with_wider_steps(self, narrow), measured
                 )
             if recipe.qat_epochs:
                 loose = network

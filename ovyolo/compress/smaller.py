@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ovyolo.compress.head_error import ENOUGH_PICTURES
 from ovyolo.compress.lineup import form_of
 from ovyolo.compress.qat.quantizers import PairGuard
 from ovyolo.compress.qat.widen import choose_widths, harms_of, zipped_sizes
@@ -30,16 +29,14 @@ __all__ = ["WIDER", "with_wider_steps"]
 WIDER = "steps are wider, times"
 SLACK = 0.98  # of the limit: training moves the weights a little
 ROUNDS = 4
-JUDGED_BY = 8  # pictures
 
 
-def with_wider_steps(run: Compression, quantized: Network, pictures: Sequence[NDArray[np.uint8]]) -> Network:
+def with_wider_steps(run: Compression, quantized: Network) -> Network:
     """A copy of ``quantized`` whose file is as small as the recipe's ``size`` asks; the widths are journaled.
 
     Args:
-        run: whose recipe and original.
+        run: whose recipe and original; some of its calibration pictures say what the layers bear.
         quantized: with quantizers, not trained yet.
-        pictures: letterboxed, u8 BGR ``(H, W, 3)``; some of them say what the layers bear.
 
     Raises:
         TargetError: it cannot become that small; says how near it came.
@@ -50,7 +47,7 @@ def with_wider_steps(run: Compression, quantized: Network, pictures: Sequence[ND
     model, card = form_of(quantized, run.imgsz)
     sizes = zipped_sizes(quantized)
     with Stages(run.quiet).stage("what wider steps cost", len(sizes), "layer") as tell:
-        harms = harms_of(quantized, pictures[:JUDGED_BY], card, tell)
+        harms = harms_of(quantized, run.pictures_to_calibrate()[:ENOUGH_PICTURES], card, tell)
     widths: dict[str, Any] = {}
     network, found = quantized, _zipped(model, card, run.folder)
     around = float(found - sum(size[0] for size in sizes.values()))

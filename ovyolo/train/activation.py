@@ -10,12 +10,12 @@ import copy
 import math
 from collections import Counter
 from collections.abc import Collection
-from typing import Any
 
 import torch
 
 from ovyolo.errors import DimensionError
-from ovyolo.export.checkpoint import Record, children, class_name, copied, walk
+from ovyolo.export.checkpoint import class_name, walk
+from ovyolo.train.distill import tapped
 from ovyolo.train.network import Network
 
 __all__ = ["ACTIVATIONS", "activations_of", "dearer_activations", "with_activation"]
@@ -50,7 +50,11 @@ def with_activation(network: Network, activation: str, only: Collection[str] | N
     if activation not in ACTIVATIONS:
         raise DimensionError(f"activation is {activation!r}; it takes one of {', '.join(ACTIVATIONS)}")
     device = next(network.parameters()).device
-    record = _replaced(network.record(), "", REPLACED_BY[activation], ACTIVATIONS[activation], only)
+    record = network.record()  # made anew from the description, so that every place is a record of its own
+    for path, part in walk(record):
+        if class_name(part) in REPLACED_BY[activation] and (only is None or path in only):
+            part.module, part.qualname = "torch.nn.modules.activation", ACTIVATIONS[activation]
+            part.state.pop("negative_slope", None)
     return Network(record, network.names, network.strides).to(device).eval()
 
 
@@ -71,43 +75,10 @@ def dearer_activations(network: Network, activation: str) -> dict[str, int]:
         >>> list(dearer_activations(new_network("n", ["scratch"]), "hardswish"))[:3]
         ['model.0.act', 'model.1.act', 'model.2.cv3.act']
     """
-    numbers: dict[str, int] = {}
-
-    def counter(name: str) -> Any:
-        def hook(_layer: object, _inputs: object, output: torch.Tensor) -> None:
-            numbers[name] = output.numel()
-
-        return hook
-
     probe = copy.deepcopy(network).float().cpu().eval()
-    names = [path for path, record in _with_paths(probe.record(), "") if class_name(record) in REPLACED_BY[activation]]
-    for name in names:
-        probe.get_submodule(name).register_forward_hook(counter(name))
+    names = [path for path, record in walk(probe.record()) if class_name(record) in REPLACED_BY[activation]]
     size = 2 * math.ceil(max(network.strides))
-    with torch.no_grad():
+    with tapped(probe, names) as outputs, torch.no_grad():
         probe(torch.zeros(1, 3, size, size))
+    numbers = {name: output.numel() for name, output in zip(names, outputs, strict=True)}
     return dict(sorted(numbers.items(), key=lambda item: -item[1]))
-
-
-def _with_paths(record: Record, path: str) -> list[tuple[str, Record]]:
-    """All modules with their paths; one that is in several places, in each."""
-    found = [(path, record)]
-    for name, part in children(record).items():
-        found.extend(_with_paths(part, f"{path}.{name}" if path else name))
-    return found
-
-
-def _replaced(record: Record, path: str, kinds: tuple[str, ...], new: str, only: Collection[str] | None) -> Record:
-    if class_name(record) in kinds:
-        if only is not None and path not in only:
-            return record
-        made = Record("torch.nn.modules.activation", new)
-        made.state.update({key: value for key, value in record.state.items() if key != "negative_slope"})
-        return made
-    made = copied(record)
-    parts = children(record)
-    if parts:
-        made.state["_modules"] = {
-            key: _replaced(part, f"{path}.{key}" if path else key, kinds, new, only) for key, part in parts.items()
-        }
-    return made

@@ -24,6 +24,7 @@ def _object_prior(stride: int) -> float:
 
 
 def described(kind: str, attributes: dict[str, Any] | None = None, parts: dict[str, Any] | None = None) -> Any:
+    """A layer of one class, its plain attributes and its parts by name."""
     return {"class": kind, "attributes": attributes or {}, "parts": parts or {}}
 
 
@@ -41,6 +42,7 @@ def conv2d(
 def conv(
     tensors: Tensors, rng: np.random.Generator, path: str, c1: int, c2: int, kernel: int = 1, stride: int = 1
 ) -> Any:
+    """Convolution, batch norm, SiLU."""
     pad = 2 if kernel == 6 else kernel // 2
     inner = conv2d(tensors, rng, f"{path}.conv", (c2, c1, kernel), stride, pad)
     for name, value in (("weight", 1), ("bias", 0), ("running_mean", 0), ("running_var", 1)):
@@ -50,6 +52,7 @@ def conv(
 
 
 def c3(tensors: Tensors, rng: np.random.Generator, path: str, c1: int, c2: int, repeats: int, shortcut: bool) -> Any:
+    """Bottlenecks, and a way past them all (a cross-stage partial block with three convolutions)."""
     half = c2 // 2
     inner = {}
     for i in range(repeats):
@@ -69,6 +72,7 @@ def c3(tensors: Tensors, rng: np.random.Generator, path: str, c1: int, c2: int, 
 
 
 def sppf(tensors: Tensors, rng: np.random.Generator, path: str, c1: int, c2: int, kernel: int) -> Any:
+    """Pools one behind the other, all put together."""
     pool = described("MaxPool2d", {"kernel_size": kernel, "stride": 1, "padding": kernel // 2})
     parts = {
         "cv1": conv(tensors, rng, f"{path}.cv1", c1, c1 // 2),

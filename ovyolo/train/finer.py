@@ -16,6 +16,7 @@ import torch
 from ovyolo.errors import DimensionError, UnsupportedModelError
 from ovyolo.export.checkpoint.own_format import record_of
 from ovyolo.train.described import Tensors, c3, conv, described, detect
+from ovyolo.train.distill import tapped
 from ovyolo.train.network import Network
 from ovyolo.train.settings import LEVELS
 
@@ -100,15 +101,13 @@ def _channels(network: Network) -> tuple[int, int]:
             f"a level of stride 4 is added to networks of YOLOv5's layout with levels of strides 8, 16 and 32; this "
             f"one has {len(sources)} layers and levels of strides {', '.join(map(str, network.strides))}"
         )
-    seen: dict[int, torch.Size] = {}
     probe = copy.deepcopy(network).float().cpu().eval()
-    for index in (FINE, TOP):
-        probe.model[index].register_forward_hook(lambda _m, _x, out, index=index: seen.__setitem__(index, out.shape))
-    with torch.no_grad():
+    with tapped(probe, [f"model.{FINE}", f"model.{TOP}"]) as outputs, torch.no_grad():
         probe(torch.zeros(1, 3, 64, 64))
-    if seen[FINE][2] != 16:
+    fine, top = outputs
+    if fine.shape[2] != 16:
         raise UnsupportedModelError(f"layer {FINE} is not of stride 4: no level can be added to this network")
-    return seen[FINE][1], seen[TOP][1]
+    return fine.shape[1], top.shape[1]
 
 
 def _moved(network: Network) -> Tensors:

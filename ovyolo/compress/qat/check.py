@@ -15,6 +15,7 @@ from ovyolo.compress.executed import executed_precisions
 from ovyolo.compress.head_error import head_error
 from ovyolo.compress.instruction_sets import overflowing_layers
 from ovyolo.compress.layers import LAYERS
+from ovyolo.compress.qat.heads import heads_of
 from ovyolo.compress.qat.insert import picture_tensors
 from ovyolo.compress.qat.sparsify import effective_weights
 from ovyolo.core import shared_core
@@ -84,13 +85,8 @@ def stored_weights(model: openvino.Model) -> dict[str, NDArray[Any]]:
 
 
 def _heads(network: Network, pictures: Sequence[NDArray[np.uint8]]) -> list[list[NDArray[np.float32]]]:
-    """What the network says of the pictures."""
-    device, training = next(network.parameters()).device, network.training
-    network.eval()
-    with torch.no_grad():
-        found = [[head.cpu().numpy() for head in network(x.to(device))] for x in picture_tensors(pictures)]
-    network.train(training)
-    return found
+    """What the network says of the pictures, one by one."""
+    return [heads_of(network, x)[0] for x in picture_tensors(pictures)]
 
 
 def _shaken(network: Network) -> Network:

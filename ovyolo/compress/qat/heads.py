@@ -17,6 +17,11 @@ __all__ = ["heads_of"]
 
 @torch.no_grad()
 def heads_of(network: Network, x: Tensor) -> list[list[NDArray[np.float32]]]:
-    """A list a picture, each head ``[1, na*(5+nc), H, W]``, of f32 RGB ``[N, 3, H, W]`` from 0 to 1."""
-    heads = [head.numpy() for head in network(x.contiguous(memory_format=torch.channels_last))]
+    """A list a picture, each head ``[1, na*(5+nc), H, W]``, of f32 RGB ``[N, 3, H, W]`` from 0 to 1.
+
+    The network may be on any device and in any mode, which it keeps; what it says is what it says in evaluation mode.
+    """
+    training = network.training
+    heads = [head.cpu().numpy() for head in network.eval()(x.to(next(network.parameters()).device))]
+    network.train(training)
     return [[head[i : i + 1] for head in heads] for i in range(len(x))]

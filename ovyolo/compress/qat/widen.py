@@ -106,7 +106,8 @@ def harms_of(
     weights = dict(plain.named_parameters())
     for name, effective in effective_weights(network).items():
         weights[name].copy_(effective)
-    x, plain = torch.cat(picture_tensors(pictures)), plain.to(memory_format=torch.channels_last)
+    plain = plain.to(memory_format=torch.channels_last)
+    x = torch.cat(picture_tensors(pictures)).contiguous(memory_format=torch.channels_last)
     expected = heads_of(plain, x)
     harms: dict[str, float] = {}
     for done, layer in enumerate(PairGuard(network).layers, 1):
