@@ -39,7 +39,9 @@ SIZE = (IMGSZ, IMGSZ)
 # defects are a dozen pixels small, and a mirrored board is a board: no mosaics, hardly any scaling, all mirrorings.
 # From random weights AdamW came to AP50 50 in 6 epochs, SGD to 0. The usual anchors reach all defects, most at the
 # finest level only; fitted ones would give each to all three levels
-AUGMENT = Augment(mosaic=0.0, scale=0.1, translate=0.1, hsv_h=0.015, hsv_s=0.5, hsv_v=0.3, fliplr=0.5, flipud=0.5)
+AUGMENT = Augment(
+    mosaic=0.0, scale=0.1, translate=0.1, sharp=0.0, hsv_h=0.015, hsv_s=0.5, hsv_v=0.3, fliplr=0.5, flipud=0.5
+)
 SETTINGS = TrainSettings(
     epochs=14, batch=8, imgsz=SIZE, lr=0.002, final_lr=0.02, warmup=1.0, optimizer="adamw", weight_decay=0.01,
     patience=0, validate_every=2, anchors="keep", ema_tau=300.0, seed=TRAINING_SEED, augment=AUGMENT,

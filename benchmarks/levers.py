@@ -120,6 +120,9 @@ def main() -> int:
     parser.add_argument("--imgsz", type=int, default=640)
     parser.add_argument("--epochs", type=int, default=3, help="of each recovery, and while weights become zero (3)")
     parser.add_argument("--qat-epochs", type=int, default=1, help="with quantizers (1)")
+    parser.add_argument(
+        "--lr", type=float, default=Recipe.lr, help=f"rate of all but those with quantizers ({Recipe.lr})"
+    )
     parser.add_argument("--pictures", type=int, help="train with so many, evenly spread (all)")
     parser.add_argument("--val-pictures", type=int, help="judge by so many, evenly spread (all)")
     parser.add_argument("--batch", type=int, default=16)
@@ -165,7 +168,7 @@ class Levers:
         self.out.mkdir(parents=True, exist_ok=True)
         recipe = Recipe(
             speedup=None, channels=0.3, activation="keep", levels="keep", prune_steps=1, recover_epochs=options.epochs,
-            sparsity=0.0, qat_epochs=options.qat_epochs, batch=options.batch,
+            sparsity=0.0, qat_epochs=options.qat_epochs, batch=options.batch, lr=options.lr,
         )  # fmt: skip
         self.base = Compression(
             options.model, self.data(), self.out / BASE, recipe, self.imgsz, device=options.device, quiet=options.quiet

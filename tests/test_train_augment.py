@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ovyolo.errors import DimensionError
+from ovyolo.letterbox import PAD_VALUE
 from ovyolo.train.augment import Augment, augmented, padded
 from ovyolo.train.blend import copy_paste, hsv_jitter, mixup
 from ovyolo.train.geometry import LEAST_SIDE, Picture, clipped, flip, linear, move_boxes, visible, warp
@@ -116,6 +117,32 @@ def test_turned_boxes_hold_the_turned_pixels(picture: Picture, seed: int, degree
         low, high = moved.boxes[0, :2], moved.boxes[0, 2:]
         found = np.array(around(mask))
         assert (found[:2] >= low - 1).all() and (found[2:] <= high + 1).all()
+
+
+@QUICK
+@given(four_objects, SEEDS, st.floats(0, 0.9), st.sampled_from([0.0, 1.0]), st.sampled_from([0.0, 6.0]))
+def test_sharp_samples_keep_their_pixels(
+    pictures: tuple[Picture, ...], seed: int, scale: float, mosaic: float, small: float
+) -> None:
+    chosen = replace(
+        STILL, mosaic=mosaic, scale=scale, translate=0.3, degrees=20.0, shear=5.0, small=small, fliplr=0.5, sharp=1.0
+    )
+    picture = made(pictures, chosen, seed)
+    check_inside(picture, SIZE)
+    known = {(0, 0, 0), (PAD_VALUE,) * 3, *COLOURS}
+    assert {tuple(pixel) for pixel in np.unique(picture.image.reshape(-1, 3), axis=0).tolist()} <= known
+    for kind, box in zip(picture.class_id, picture.boxes, strict=True):
+        assert around(coloured(picture.image, int(kind))) == box.tolist()
+
+
+def test_some_samples_are_sharp_and_others_not() -> None:
+    pictures = [one_object(SIZE, (20, 20, 80, 70), kind) for kind in range(4)]
+
+    def share(sharp: float) -> float:
+        chosen = replace(STILL, mosaic=1.0, scale=0.5, sharp=sharp)
+        return float(np.mean([len(np.unique(made(pictures, chosen, seed).image)) <= 3 for seed in range(60)]))
+
+    assert share(0.0) < 0.05 and 0.3 < share(0.5) < 0.7 and share(1.0) == 1.0
 
 
 def test_turned_boxes_are_tight() -> None:

@@ -181,6 +181,19 @@ def test_rates_warm_up_and_fall():
     assert falling == sorted(falling, reverse=True)
 
 
+def test_biases_warm_up_as_they_are_told():
+    def first_rates(warmup_bias):
+        settings = TrainSettings(epochs=10, lr=0.1, warmup=1.0, warmup_bias=warmup_bias)
+        return [rates(settings, step, 20)[1] for step in (0, 10, 20)]
+
+    assert first_rates(10.0)[0] > first_rates(10.0)[1] > first_rates(10.0)[2]
+    assert (
+        first_rates(0.0)[0] == 0
+        and first_rates(0.0)[1] == rates(TrainSettings(epochs=10, lr=0.1, warmup=1.0), 10, 20)[0]
+    )
+    assert first_rates(0.0)[2] == first_rates(10.0)[2]
+
+
 def test_settings_travel_through_json():
     assert TrainSettings.from_json(SHORT.to_json()) == SHORT
 

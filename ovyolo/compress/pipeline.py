@@ -115,7 +115,7 @@ class Compression:
             )
         self.data, self.source, self.skip_bad = data, source, skip_bad
         settings = TrainSettings(
-            batch=recipe.batch, imgsz=imgsz, seed=recipe.seed, patience=0, warmup=0.5,
+            batch=recipe.batch, imgsz=imgsz, seed=recipe.seed, patience=0, warmup=0.5, warmup_bias=0.0,
             close_mosaic=0, anchors="keep", augment=augment or Augment(), precision=precision,
             workers=workers,
         )  # fmt: skip

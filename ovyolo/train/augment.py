@@ -36,6 +36,9 @@ class Augment:
         mosaic: probability that a sample is made of four pictures.
         scale: size changes by a factor of up to ``1 ± scale``.
         translate: moved by up to this fraction of the sides.
+        sharp: probability that a sample keeps its pixels: neither scaled, turned nor sheared, and moved by whole ones.
+            Whatever is resampled gets softer edges, and a network that has seen nothing else draws boxes a pixel too
+            small around the sharp ones of pictures as they are.
         degrees: turned by up to so many degrees either way. Boxes grow to hold the turned ones.
         shear: sheared by up to so many degrees in each direction.
         hsv_h: hue turned by up to this fraction of a half circle.
@@ -62,6 +65,7 @@ class Augment:
     mosaic: float = 1.0
     scale: float = 0.5
     translate: float = 0.1
+    sharp: float = 0.5
     degrees: float = 0.0
     shear: float = 0.0
     hsv_h: float = 0.015
@@ -90,7 +94,9 @@ class Augment:
     @property
     def active(self) -> bool:
         """Whether anything is varied at all."""
-        return any(getattr(self, field.name) for field in fields(self) if field.name not in ("small", "min_visible"))
+        return any(
+            getattr(self, field.name) for field in fields(self) if field.name not in ("sharp", "small", "min_visible")
+        )
 
 
 def padded(picture: Picture, imgsz: tuple[int, int]) -> Picture:
@@ -161,6 +167,8 @@ def _matrix(
     gain = rng.uniform(low, 1 + settings.scale)
     degrees = rng.uniform(-settings.degrees, settings.degrees)
     along_x, along_y = rng.uniform(-settings.shear, settings.shear, 2)
+    if keep := rng.random() < settings.sharp:
+        gain, degrees, along_x, along_y = 1.0, 0.0, 0.0, 0.0
     shift = rng.uniform(0.5 - settings.translate, 0.5 + settings.translate, 2) * (width, height)
     middle = np.array([picture.image.shape[1], picture.image.shape[0]]) / 2
     turn = linear(gain, degrees, (along_x, along_y))
@@ -171,7 +179,8 @@ def _matrix(
         corner = box[:2] - rng.uniform(0, 1, 2) * slack
         corner = np.clip(corner, 0, np.maximum(2 * middle - window, 0))
         middle, shift = corner + window / 2, np.array([width, height]) / 2
-    return np.concatenate([turn, (shift - turn @ middle)[:, None]], axis=1)
+    moved = shift - turn @ middle
+    return np.concatenate([turn, (np.round(moved) if keep else moved)[:, None]], axis=1)
 
 
 def _least_gain(settings: Augment, boxes: Boxes) -> tuple[float, Boxes]:

@@ -33,6 +33,8 @@ class TrainSettings:
         momentum: of SGD; beta1 of AdamW.
         weight_decay: of convolution weights; biases, norms and quantizer ranges have none.
         warmup: epochs over which rates and momentum reach their values; at most a fifth of the training.
+        warmup_bias: what multiple of the rate biases begin the warm-up with. Those of a new head have far to go; a
+            network that has learned already loses much of it to more than 0, where they begin as weights do.
         optimizer: ``"sgd"`` (Nesterov) or ``"adamw"``.
         clip: the norm of the gradient is cut to this.
         accumulate: steps whose gradients are added up before the weights change.
@@ -67,6 +69,7 @@ class TrainSettings:
     momentum: float = 0.937
     weight_decay: float = 5e-4
     warmup: float = 3.0
+    warmup_bias: float = 10.0
     optimizer: str = "sgd"
     clip: float = 10.0
     accumulate: int = 1
@@ -94,7 +97,7 @@ class TrainSettings:
             require(0 < getattr(self, name) < math.inf, name, getattr(self, name), "a number above 0")
         for name in ("final_lr", "momentum", "ema_decay"):
             require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "a number from 0 to 1")
-        for name in ("weight_decay", "warmup"):
+        for name in ("weight_decay", "warmup", "warmup_bias"):
             require(0 <= getattr(self, name) < math.inf, name, getattr(self, name), "a number from 0")
         choices = {
             "optimizer": OPTIMIZERS, "precision": PRECISIONS, "anchors": ANCHORS, "activation": ACTIVATIONS,
@@ -129,8 +132,8 @@ def rates(settings: TrainSettings, step: int, steps_per_epoch: int) -> tuple[flo
     """Learning rate, learning rate of biases, and momentum at a step counted from 0: a function of the step alone, so
     that a resumed training goes on as if nothing had happened.
 
-    Half a cosine wave from 1 to ``final_lr`` (arXiv:1608.03983), after a linear warm-up in which biases come down from
-    ten times the rate instead.
+    Half a cosine wave from 1 to ``final_lr`` (arXiv:1608.03983), after a linear warm-up in which biases come from
+    ``warmup_bias`` times the rate instead.
     """
     total = settings.epochs * steps_per_epoch
     warm = min(settings.warmup * steps_per_epoch, total / 5)
@@ -140,4 +143,4 @@ def rates(settings: TrainSettings, step: int, steps_per_epoch: int) -> tuple[flo
         return rate, rate, settings.momentum
     done = step / warm
     momentum = settings.momentum * (0.85 + 0.15 * done)
-    return rate * done, rate * (10 + (1 - 10) * done), momentum
+    return rate * done, rate * (settings.warmup_bias + (1 - settings.warmup_bias) * done), momentum

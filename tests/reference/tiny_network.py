@@ -57,8 +57,8 @@ def part(kind: str, attributes: dict[str, Any] | None = None, parts: dict[str, A
     return {"class": kind, "attributes": attributes or {}, "parts": parts or {}}
 
 
-def tiny_network(seed: int = 0, *, focus: bool = False, width: int = 8) -> Network:
-    """Two levels (strides 8 and 16), two anchors and two classes, about 12 000 weights; in evaluation mode."""
+def tiny_network(seed: int = 0, *, focus: bool = False, width: int = 8, names: tuple[str, ...] = NAMES) -> Network:
+    """Two levels (strides 8 and 16), two anchors, about 12 000 weights; in evaluation mode."""
     m, w = Maker(seed), width
     layers = [
         m.focus("model.0", w) if focus else m.conv("model.0", 3, w, 6, 2, 2),
@@ -71,10 +71,10 @@ def tiny_network(seed: int = 0, *, focus: bool = False, width: int = 8) -> Netwo
         part("Concat", {"d": 1}),
         m.c3("model.8", 4 * w, 2 * w),
     ]
-    outputs = len(ANCHORS[0]) * (5 + len(NAMES))
+    outputs = len(ANCHORS[0]) * (5 + len(names))
     heads = {str(i): m.conv2d(f"model.9.m.{i}", 2 * w, outputs, 1, bias=True) for i in range(2)}
     m.tensors["model.9.anchors"] = np.array(ANCHORS, np.float32) / np.array(STRIDES, np.float32).reshape(-1, 1, 1)
-    detect = {"nc": len(NAMES), "na": 2, "nl": 2, "no": 5 + len(NAMES), "f": [8, 5], "stride": list(STRIDES)}
+    detect = {"nc": len(names), "na": 2, "nl": 2, "no": 5 + len(names), "f": [8, 5], "stride": list(STRIDES)}
     layers.append(part("Detect", detect, {"m": part("ModuleList", {}, heads)}))
     layers[7]["attributes"]["f"] = [-1, 3]
     for index, layer in enumerate(layers):
@@ -82,7 +82,7 @@ def tiny_network(seed: int = 0, *, focus: bool = False, width: int = 8) -> Netwo
         layer["attributes"]["i"] = index
     numbered = part("Sequential", {}, {str(i): layer for i, layer in enumerate(layers)})
     root = part("DetectionModel", {}, {"model": numbered})
-    return Network(record_of(root, m.tensors), NAMES, STRIDES).eval()
+    return Network(record_of(root, m.tensors), names, STRIDES).eval()
 
 
 def tiny_pictures(count: int, side: int = 64, seed: int = 0) -> list[np.ndarray]:
