@@ -28,7 +28,7 @@ from ovyolo.train.architecture import new_network  # noqa: E402
 from ovyolo.train.augment import Augment  # noqa: E402
 from ovyolo.train.data import TrainingPictures  # noqa: E402
 from ovyolo.train.loss import LossSettings  # noqa: E402
-from ovyolo.train.network import load_network  # noqa: E402
+from ovyolo.train.network import load_network, save_network  # noqa: E402
 from ovyolo.train.settings import rates  # noqa: E402
 
 torch.set_num_threads(1)  # a network this small only waits for its threads
@@ -186,12 +186,28 @@ def test_biases_warm_up_as_they_are_told():
         settings = TrainSettings(epochs=10, lr=0.1, warmup=1.0, warmup_bias=warmup_bias)
         return [rates(settings, step, 20)[1] for step in (0, 10, 20)]
 
+    assert first_rates(None) == first_rates(10.0)
     assert first_rates(10.0)[0] > first_rates(10.0)[1] > first_rates(10.0)[2]
     assert (
         first_rates(0.0)[0] == 0
         and first_rates(0.0)[1] == rates(TrainSettings(epochs=10, lr=0.1, warmup=1.0), 10, 20)[0]
     )
     assert first_rates(0.0)[2] == first_rates(10.0)[2]
+
+
+@pytest.mark.parametrize("begins", ["as it was", "other classes", "anew"])
+def test_only_what_begins_at_random_is_kicked(begins, data, tmp_path, monkeypatch):
+    told = []
+
+    def no_training(self):
+        told.append(self.settings.warmup_bias)
+        return self.outcome
+
+    monkeypatch.setattr(ovyolo.train.loop.Trainer, "run", no_training)
+    names = ["bright", "bolt"] if begins == "other classes" else ["bright", "dark"]
+    model = "n" if begins == "anew" else save_network(new_network("n", names, seed=0), tmp_path / "n.pt")
+    train(model, data, tmp_path / "run", SHORT, device="cpu")
+    assert told == [0.0 if begins == "as it was" else None]
 
 
 def test_settings_travel_through_json():

@@ -18,6 +18,7 @@ def add_augmentation(parser: argparse.ArgumentParser) -> None:
         ("mosaic", "share of samples made of four pictures"),
         ("scale", "zoom, as a share"),
         ("translate", "shift, as a share of the picture"),
+        ("sharp", "share of samples that keep their pixels: not scaled, not turned, moved by whole ones"),
         ("degrees", "rotation"),
         ("hsv-h", "hue, as a share"),
         ("hsv-s", "saturation, as a share"),

@@ -60,10 +60,11 @@ def load_splits(data: str | Path, *, skip_bad: bool = False) -> tuple[DataSet, D
     return training, validation
 
 
-def begin_network(model: str | Path, names: tuple[str, ...], seed: int, say: Any) -> Network:
-    """The network to train: a checkpoint's, with a head for these classes, or a new one."""
+def begin_network(model: str | Path, names: tuple[str, ...], seed: int, say: Any) -> tuple[Network, bool]:
+    """The network to train: a checkpoint's, with a head for these classes, or a new one; and whether it has learned all
+    that it is to tell apart."""
     if str(model) in ARCHITECTURES:
-        return new_network(str(model), names, seed=seed)
+        return new_network(str(model), names, seed=seed), False
     path = Path(model)
     if path.suffix.lower() not in (".pt", ".pth"):
         raise CheckpointError(
@@ -71,10 +72,10 @@ def begin_network(model: str | Path, names: tuple[str, ...], seed: int, say: Any
         )
     network = load_network(path)
     if network.names == names:
-        return network
+        return network, True
     known = sum(name in network.names for name in names)
     say(f"{path} knows other classes: {known} of {len(names)} are kept by name, the others begin at random")
-    return with_classes(network, names, seed)
+    return with_classes(network, names, seed), False
 
 
 def suit_anchors(network: Network, dataset: DataSet, settings: TrainSettings, say: Any) -> Network:
@@ -175,7 +176,9 @@ def _train(request: dict[str, Any], folder: Path, settings: TrainSettings, team:
     training, validation = load_splits(request["data"], skip_bad=request["skip_bad"])
     if training.names != validation.names:
         raise DataError(f"{request['data']}: its train and val splits name different classes")
-    network = begin_network(request["model"], training.names, settings.seed, say)
+    network, learned = begin_network(request["model"], training.names, settings.seed, say)
+    if settings.warmup_bias is None and learned and settings.levels == "keep":
+        settings = replace(settings, warmup_bias=0.0)
     if settings.levels != "keep":
         network = with_finer_level(network, settings.levels, settings.seed)
     if settings.activation != "keep":

@@ -18,6 +18,7 @@ ANCHORS = ("auto", "keep", "fit")
 ACTIVATIONS = ("keep", "hardswish", "relu")
 LEVELS = ("keep", "p2-p5", "p2-p4")
 PRECISIONS = ("auto", "f32", "bf16", "f16")
+KICK = 10.0  # of biases that begin at random
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,9 @@ class TrainSettings:
         momentum: of SGD; beta1 of AdamW.
         weight_decay: of convolution weights; biases, norms and quantizer ranges have none.
         warmup: epochs over which rates and momentum reach their values; at most a fifth of the training.
-        warmup_bias: what multiple of the rate biases begin the warm-up with. Those of a new head have far to go; a
-            network that has learned already loses much of it to more than 0, where they begin as weights do.
+        warmup_bias: what multiple of the rate biases begin the warm-up with; 0: at none, as weights do. Those of a new
+            head have far to go, but a network that has learned already loses much of it to such a kick. None: 10 where
+            anything begins at random, otherwise 0.
         optimizer: ``"sgd"`` (Nesterov) or ``"adamw"``.
         clip: the norm of the gradient is cut to this.
         accumulate: steps whose gradients are added up before the weights change.
@@ -69,7 +71,7 @@ class TrainSettings:
     momentum: float = 0.937
     weight_decay: float = 5e-4
     warmup: float = 3.0
-    warmup_bias: float = 10.0
+    warmup_bias: float | None = None
     optimizer: str = "sgd"
     clip: float = 10.0
     accumulate: int = 1
@@ -98,7 +100,8 @@ class TrainSettings:
         for name in ("final_lr", "momentum", "ema_decay"):
             require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "a number from 0 to 1")
         for name in ("weight_decay", "warmup", "warmup_bias"):
-            require(0 <= getattr(self, name) < math.inf, name, getattr(self, name), "a number from 0")
+            if getattr(self, name) is not None:
+                require(0 <= getattr(self, name) < math.inf, name, getattr(self, name), "a number from 0")
         choices = {
             "optimizer": OPTIMIZERS, "precision": PRECISIONS, "anchors": ANCHORS, "activation": ACTIVATIONS,
             "levels": LEVELS,
@@ -143,4 +146,5 @@ def rates(settings: TrainSettings, step: int, steps_per_epoch: int) -> tuple[flo
         return rate, rate, settings.momentum
     done = step / warm
     momentum = settings.momentum * (0.85 + 0.15 * done)
-    return rate * done, rate * (settings.warmup_bias + (1 - settings.warmup_bias) * done), momentum
+    kick = KICK if settings.warmup_bias is None else settings.warmup_bias
+    return rate * done, rate * (kick + (1 - kick) * done), momentum
