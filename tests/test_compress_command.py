@@ -216,7 +216,8 @@ def test_steps_of_another_recipe_are_not_mixed_in(done, capsys):
 
 
 def test_idle_levels_go_and_their_maps_where_channels_would_have_to(inputs, tmp_path, monkeypatch, capsys):
-    checkpoint, data = inputs
+    _, data = inputs
+    checkpoint = save_network(new_network("n", ["bright", "dark"], seed=2), tmp_path / "three.pt")
     output = tmp_path / "two.xml"
     words = ["compress", str(checkpoint), "--data", str(data), "-o", str(output), *OPTIONS[:8], "--params", "0.5"]
     words += ["--recover-epochs", "1", "--qat-epochs", "0", "--no-baseline"]
