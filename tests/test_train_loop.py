@@ -316,17 +316,17 @@ def test_ctrl_c_says_how_to_go_on(data, tmp_path):
 
 @pytest.mark.slow
 def test_eight_pictures_are_learned_by_heart(tmp_path):
-    data = write_squares(tmp_path / "eight", train=8, val=0, size=96)
+    data = write_squares(tmp_path / "eight", train=8, val=0, size=64)
     data.write_text(data.read_text().replace("images/val", "images/train"))
     settings = replace(
         SHORT,
         epochs=250,
         batch=8,
-        imgsz=(96, 96),
+        imgsz=(64, 64),
         lr=0.02,
         ema_tau=50.0,
         augment=Augment.off(),
-        validate_every=25,
+        validate_every=125,
         anchors="auto",
         loss=LossSettings(obj=20, cls=5),  # their weights are meant for pictures of 640
     )
