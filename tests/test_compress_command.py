@@ -42,7 +42,7 @@ def inputs(tmp_path_factory):
 
 def dense():
     """A network of fewer layers than any that is used, but of every kind: each conversion takes a third of the time."""
-    return tiny_network(2, width=32, names=("bright", "dark"))
+    return tiny_network(2, width=64, names=("bright", "dark"))
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def done(inputs, tmp_path_factory):
     checkpoint, data = inputs
     output = tmp_path_factory.mktemp("out") / "small.xml"
     recipe = output.with_name("recipe.yaml")
-    recipe.write_text("prune_epochs: 1\nsize: 0.2\n")
+    recipe.write_text("prune_epochs: 1\nsize: 0.13\n")
     words = ["compress", str(checkpoint), "--data", str(data), "-o", str(output), "--recipe", str(recipe), *OPTIONS]
     assert main(words) == 0
     return output, words, json.loads(output.with_suffix(".compress.json").read_text())
@@ -63,7 +63,7 @@ def test_every_step_is_measured(done):
     first, last = report["steps"][0], report["steps"][-1]
     assert report["steps"][2]["params"] == first["params"]
     assert last["macs"] <= 0.82 * first["macs"] and last["params"] < first["params"]
-    assert 0 < last["bytes"] < 0.65 * first["bytes"] and last["zipped"] <= 0.2 * first["zipped"]
+    assert 0 < last["bytes"] < 0.5 * first["bytes"] and last["zipped"] <= 0.13 * first["zipped"]
     assert last["precisions"].keys() <= {"u8", "i8"} and set(first["precisions"]) == {"f32"}
     check = report["check"]
     assert check["executed_error"] < max(0.02, 2.5 * check["rounding_noise"])
