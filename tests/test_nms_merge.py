@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -166,6 +167,7 @@ def test_soft_nms_by_hand() -> None:
 
 def test_fifty_thousand_boxes_are_quick_however_they_lie() -> None:
     """Bounds are ten times what a busy machine needs: they catch a grid that degenerates, not a slow day."""
+    bound = 30.0 if "OVYOLO_SANITIZED" in os.environ else 3.0  # seconds; checked memory is some ten times as slow
     rng = np.random.default_rng(0)
     n = 50_000
     scores = rng.random(n).astype(np.float32)
@@ -177,7 +179,7 @@ def test_fifty_thousand_boxes_are_quick_however_they_lie() -> None:
         for how in ("nms", "nmm"):
             begin = time.process_time()
             _nms.merge(boxes, scores, threshold=0.5, how=how)
-            assert time.process_time() - begin < 3.0
+            assert time.process_time() - begin < bound
 
 
 @st.composite
