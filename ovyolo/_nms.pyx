@@ -6,7 +6,7 @@ rely on that, allocate bounded scratch memory, and report failure by return code
 
 from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.float cimport FLT_MAX
-from libc.math cimport INFINITY, ceil, exp, fabs, fabsf, floor, frexp, isfinite, ldexp, log
+from libc.math cimport INFINITY, ceil, exp, fabs, fabsf, floor, frexp, isfinite, ldexp, log, sqrt
 from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, qsort, realloc
 from libc.string cimport memcpy, memset
@@ -18,8 +18,8 @@ import numpy as np
 from ovyolo.errors import DimensionError
 
 __all__ = [
-    "cpu_features", "decode_nms", "decode_nms_rows", "join_fragments", "matched", "merge", "nms", "set_simd_level",
-    "simd_level",
+    "cpu_features", "decode_nms", "decode_nms_rows", "join_fragments", "matched", "merge", "nms", "set_merge_blocks",
+    "set_simd_level", "simd_level",
 ]
 
 cdef extern from "_simd.h" nogil:
@@ -66,6 +66,7 @@ include "_nms_call.pxi"
 include "_nms_cpu.pxi"
 include "_nms_grid.pxi"
 include "_nms_merge.pxi"
+include "_nms_greedy.pxi"
 include "_nms_soft.pxi"
 include "_nms_fragments.pxi"
 include "_nms_merge_call.pxi"

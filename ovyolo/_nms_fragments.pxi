@@ -145,6 +145,9 @@ cdef int join_pairs(Join* join) noexcept nogil:
     cdef double agreement
     cdef double hull[4]
     cdef Spot* spot
+    cdef Window window
+    for j in range(2):
+        window.least[j], window.most[j] = 0.0, INFINITY
     join.ring = <int32_t*> malloc(<size_t> (join.n + 1) * sizeof(int32_t))
     join.box = <double*> malloc(<size_t> (4 * join.n + 1) * sizeof(double))
     if join.ring == NULL or join.box == NULL or grid_init(&join.grid, join.n) < 0:
@@ -157,10 +160,9 @@ cdef int join_pairs(Join* join) noexcept nogil:
             spot.box[j] = join.xyxy[4 * i + j]
         spot.class_id = 0 if join.class_ids == NULL else join.class_ids[i]
         # searched before it is filed, so that each pair comes once
-        found = grid_search(
-            &join.grid, spot.box[0] - TOUCHING, spot.box[1] - TOUCHING, spot.box[2] + TOUCHING, spot.box[3] + TOUCHING,
-            spot.class_id,
-        )
+        window.x1, window.y1 = spot.box[0] - TOUCHING, spot.box[1] - TOUCHING
+        window.x2, window.y2 = spot.box[2] + TOUCHING, spot.box[3] + TOUCHING
+        found = grid_search(&join.grid, &window, spot.class_id)
         for k in range(found):
             a = join.grid.found[k]
             if join.tile[a] == join.tile[i]:

@@ -1,4 +1,4 @@
-# Boxes in a hashed grid, and the question "which of them can touch this window?".
+# Boxes in a hashed grid, and the question "which of them, of these sizes, can touch this window?".
 #
 # Boxes of about one width and height (powers of four) are a shape; each shape has cells of that size, and a box is filed
 # under the few cells that it touches. So neither tiny nor huge nor thin boxes crowd a cell that others search. Where a
@@ -43,6 +43,9 @@ cdef struct Shape:
     int32_t first
     int key
     bint wide
+    # widths and heights of its boxes lie from `least` to `most`
+    double least[2]
+    double most[2]
 
 
 cdef struct Grid:
@@ -66,6 +69,13 @@ cdef struct Grid:
 
 cdef struct Cells:
     int64_t left, top, right, bottom
+
+
+cdef struct Window:
+    double x1, y1, x2, y2
+    # boxes of other widths and heights than these need not be found
+    double least[2]
+    double most[2]
 
 
 cdef void grid_free(Grid* grid) noexcept nogil:
@@ -183,7 +193,9 @@ cdef inline int shape_of_box(Grid* grid, const float* box) noexcept nogil:
     cdef bint wide = (
         <double> box[2] - box[0] > ldexp(2.0, 2 * HIGHEST_LEVEL) or <double> box[3] - box[1] > ldexp(2.0, 2 * HIGHEST_LEVEL)
     )
+    cdef int level[2]
     cdef Shape* shape
+    cdef int j
     if wide:
         key = MOST_SHAPES
     if grid.shape_at[key] == NOTHING:
@@ -196,6 +208,10 @@ cdef inline int shape_of_box(Grid* grid, const float* box) noexcept nogil:
         shape.first = NOTHING
         shape.key = key
         shape.wide = wide
+        level[0], level[1] = across, down
+        for j in range(2):
+            shape.least[j] = 0.0 if wide or level[j] == LOWEST_LEVEL else ldexp(0.5, 2 * level[j])
+            shape.most[j] = INFINITY if wide else ldexp(2.0, 2 * level[j])
         grid.shapes += 1
     return grid.shape_at[key]
 
@@ -283,17 +299,25 @@ cdef void grid_take_out(Grid* grid, int32_t at) noexcept nogil:
     spot.shape = NOTHING
 
 
-cdef inline bint touches(const Spot* spot, double x1, double y1, double x2, double y2, int32_t class_id) noexcept nogil:
+cdef inline bint touches(const Spot* spot, const Window* window, int32_t class_id) noexcept nogil:
     return (
         spot.class_id == class_id
-        and spot.box[0] <= x2 and spot.box[2] >= x1 and spot.box[1] <= y2 and spot.box[3] >= y1
+        and spot.box[0] <= window.x2 and spot.box[2] >= window.x1
+        and spot.box[1] <= window.y2 and spot.box[3] >= window.y1
     )
 
 
-cdef int64_t grid_search(
-    Grid* grid, double x1, double y1, double x2, double y2, int32_t class_id
-) noexcept nogil:
-    """Writes to grid.found the filed boxes of a class that touch a window, each once; returns how many."""
+cdef inline bint may_hold(const Shape* shape, const Window* window) noexcept nogil:
+    return (
+        shape.boxes > 0
+        and shape.least[0] <= window.most[0] and shape.most[0] >= window.least[0]
+        and shape.least[1] <= window.most[1] and shape.most[1] >= window.least[1]
+    )
+
+
+cdef int64_t grid_search(Grid* grid, const Window* window, int32_t class_id) noexcept nogil:
+    """Writes to grid.found the filed boxes of a class that touch a window, each once, and perhaps not those of other
+    sizes than it asks for; returns how many."""
     cdef int64_t count = 0, x, y
     cdef int i
     cdef Shape* shape
@@ -309,10 +333,10 @@ cdef int64_t grid_search(
     grid.stamp += 1
     for i in range(grid.shapes):
         shape = &grid.shape[i]
-        if shape.boxes == 0:
+        if not may_hold(shape, window):
             continue
         if not shape.wide:
-            cells = cells_of(shape, x1, y1, x2, y2)
+            cells = cells_of(shape, window.x1, window.y1, window.x2, window.y2)
             if number_of(&cells) <= 2 * shape.boxes + 4:
                 for y in range(cells.top, cells.bottom + 1):
                     for x in range(cells.left, cells.right + 1):
@@ -323,7 +347,7 @@ cdef int64_t grid_search(
                             at = grid.link[link].spot
                             link = grid.link[link].next
                             spot = &grid.spot[at]
-                            if spot.stamp != grid.stamp and touches(spot, x1, y1, x2, y2, class_id):
+                            if spot.stamp != grid.stamp and touches(spot, window, class_id):
                                 spot.stamp = grid.stamp
                                 grid.found[count] = at
                                 count += 1
@@ -331,7 +355,7 @@ cdef int64_t grid_search(
         at = shape.first
         while at != NOTHING:
             spot = &grid.spot[at]
-            if spot.stamp != grid.stamp and touches(spot, x1, y1, x2, y2, class_id):
+            if spot.stamp != grid.stamp and touches(spot, window, class_id):
                 spot.stamp = grid.stamp
                 grid.found[count] = at
                 count += 1
@@ -339,18 +363,17 @@ cdef int64_t grid_search(
     return count
 
 
-cdef void grid_fetch(const Grid* grid, const float* box, double margin) noexcept nogil:
-    """Begins to fetch into the cache what searching for and filing a box will read. A hint: it changes nothing."""
-    cdef double across = margin * (<double> box[2] - box[0]), down = margin * (<double> box[3] - box[1])
+cdef void grid_fetch(const Grid* grid, const Window* window) noexcept nogil:
+    """Begins to fetch into the cache what a search will read. A hint: it changes nothing."""
     cdef int64_t x, y
     cdef int i
     cdef const Shape* shape
     cdef Cells cells
-    if not (box[2] > box[0] and box[3] > box[1]):
-        return
     for i in range(grid.shapes):
         shape = &grid.shape[i]
-        cells = cells_of(shape, box[0] + across, box[1] + down, box[2] - across, box[3] - down)
+        if not may_hold(shape, window):
+            continue
+        cells = cells_of(shape, window.x1, window.y1, window.x2, window.y2)
         if number_of(&cells) <= 9.0:
             for y in range(cells.top, cells.bottom + 1):
                 for x in range(cells.left, cells.right + 1):

@@ -6,8 +6,6 @@ cdef enum:
     MERGE_NMM = 1
     MERGE_WBF = 2
     MERGE_SOFT = 3
-    # boxes ahead of the one at hand whose places in the grid are fetched
-    FETCH_AHEAD = 8
 
 
 cdef struct Sorted:
@@ -63,30 +61,76 @@ cdef inline double overlap_of(const double* a, const double* b, bint smaller) no
     return both / (first + second - both)
 
 
+cdef inline bint overlaps(const double* a, const double* b, bint smaller, double threshold) noexcept nogil:
+    """overlap_of(a, b, smaller) > threshold, without a division where it is far below."""
+    cdef double width = (a[2] if a[2] < b[2] else b[2]) - (a[0] if a[0] > b[0] else b[0])
+    cdef double height = (a[3] if a[3] < b[3] else b[3]) - (a[1] if a[1] > b[1] else b[1])
+    cdef double first = (a[2] - a[0]) * (a[3] - a[1]), second = (b[2] - b[0]) * (b[3] - b[1]), both, whole
+    if not (width > 0.0 and height > 0.0):
+        return False
+    both = width * height
+    whole = (first if first < second else second) if smaller else first + second - both
+    return both > (threshold - 1e-9) * whole and both / whole > threshold
+
+
 cdef inline void widen(const float* box, double* into) noexcept nogil:
     cdef int j
     for j in range(4):
         into[j] = box[j]
 
 
-cdef inline double window_margin(double threshold, bint smaller) noexcept nogil:
-    """How much of a box's sides a rival by IoU need not be looked for in.
+cdef struct Reach:
+    # how much of a box's sides, from either end, a rival need not be looked for in
+    double margin
+    # the least and the most that a rival's sides can be, in those of the box
+    double least, most
 
-    The part that two boxes of IoU above t share is longer than t times either's side. With k = ceil(1/t), the k - 1
+
+cdef inline Reach reach_of(double threshold, bint smaller) noexcept nogil:
+    """Where rivals of an overlap above a threshold are, and how large; of intersection over the smaller: anywhere, any.
+
+    Of two boxes of IoU above t neither side is t times as short as the other's. The part that two boxes of IoU above t share is longer than t times either's side. With k = ceil(1/t), the k - 1
     points that divide a side into k equal parts lie closer than that, so the part holds one of them, and so does the
     rival: it is enough to look from the first of them to the last. A little less for rounding.
     """
-    if smaller or not threshold > 0.0:
-        return 0.0
-    return 1.0 / ceil(1.0 / threshold) - 1e-9 if threshold < 1.0 else 0.0
+    cdef Reach reach
+    reach.margin = reach.least = 0.0
+    reach.most = INFINITY
+    if threshold > 1e-9 and not smaller:
+        reach.least = threshold - 1e-9
+        reach.most = 1.0 / reach.least
+        if threshold < 1.0:
+            reach.margin = 1.0 / ceil(1.0 / threshold) - 1e-9
+    return reach
 
 
-cdef inline int64_t rivals_of(Grid* grid, const double* box, double margin, int32_t class_id=0) noexcept nogil:
+cdef inline Window window_of(const double* box, const Reach* reach) noexcept nogil:
+    """Where the rivals of a box with an area are."""
+    cdef Window window
+    cdef double side
+    cdef int j
+    for j in range(2):
+        side = box[2 + j] - box[j]
+        window.least[j] = side * reach.least
+        window.most[j] = side * reach.most
+    window.x1 = box[0] + reach.margin * (box[2] - box[0])
+    window.y1 = box[1] + reach.margin * (box[3] - box[1])
+    window.x2 = box[2] - reach.margin * (box[2] - box[0])
+    window.y2 = box[3] - reach.margin * (box[3] - box[1])
+    return window
+
+
+cdef inline bint has_area(const double* box) noexcept nogil:
+    return box[2] > box[0] and box[3] > box[1]
+
+
+cdef inline int64_t rivals_of(Grid* grid, const double* box, const Reach* reach, int32_t class_id=0) noexcept nogil:
     """Writes to grid.found the filed boxes that may overlap `box`; returns how many. One without area has no rivals."""
-    cdef double across = margin * (box[2] - box[0]), down = margin * (box[3] - box[1])
-    if not (box[2] > box[0] and box[3] > box[1]):
+    cdef Window window
+    if not has_area(box):
         return 0
-    return grid_search(grid, box[0] + across, box[1] + down, box[2] - across, box[3] - down, class_id)
+    window = window_of(box, reach)
+    return grid_search(grid, &window, class_id)
 
 
 cdef bint sort_by_digit(
@@ -209,64 +253,20 @@ cdef int merge_all(Merge* merge) noexcept nogil:
     return sort_stable(merge.key, merge.key + merge.n, merge.kept)
 
 
-cdef inline int32_t keep(Merge* merge, const Sorted* candidate, const double* box) noexcept nogil:
-    """Makes a candidate the next kept box and the next spot of the grid (not filed yet); returns the spot."""
-    cdef int32_t at = <int32_t> merge.grid.spots
-    cdef Spot* spot = &merge.grid.spot[at]
+cdef inline void keep(Merge* merge, const Sorted* candidate, const double* box) noexcept nogil:
+    """Makes a candidate the next kept box."""
     memcpy(merge.box + 4 * merge.kept, box, 4 * sizeof(double))
-    memcpy(spot.box, candidate.box, 4 * sizeof(float))
-    spot.class_id = 0
     merge.index[merge.kept] = candidate.at
     merge.score[merge.kept] = merge.scores[candidate.at]
     merge.group[candidate.at] = merge.kept
     merge.kept += 1
-    merge.grid.spots += 1
-    return at
-
-
-cdef int merge_greedy(Merge* merge, int64_t begin, int64_t end) noexcept nogil:
-    """A box that matches a kept one goes, or (merging) makes it the box around both, if it still matches what that has
-    become. Of several kept ones it is the best that it belongs to. -1: no memory."""
-    cdef Grid* grid = &merge.grid
-    cdef double margin = window_margin(merge.threshold, merge.smaller)
-    cdef double box[4]
-    cdef double rival[4]
-    cdef double* grown
-    cdef const Sorted* candidate
-    cdef int64_t r, k, found, first = merge.kept
-    cdef int32_t owner
-    cdef int j
-    for r in range(begin, end):
-        if r + FETCH_AHEAD < end:
-            grid_fetch(grid, merge.sorted[r + FETCH_AHEAD].box, margin)
-        candidate = &merge.sorted[r]
-        widen(candidate.box, box)
-        owner = NOTHING
-        found = rivals_of(grid, box, margin)
-        for k in range(found):
-            if owner == NOTHING or grid.found[k] < owner:
-                widen(grid.spot[grid.found[k]].box, rival)
-                if overlap_of(box, rival, merge.smaller) > merge.threshold:
-                    owner = grid.found[k]
-        if owner == NOTHING:
-            if grid_file(grid, keep(merge, candidate, box)) < 0:
-                return -1
-            continue
-        merge.group[candidate.at] = first + owner
-        if merge.how == MERGE_NMM:
-            grown = merge.box + 4 * (first + owner)
-            if overlap_of(box, grown, merge.smaller) > merge.threshold:
-                for j in range(2):
-                    grown[j] = box[j] if box[j] < grown[j] else grown[j]
-                    grown[2 + j] = box[2 + j] if box[2 + j] > grown[2 + j] else grown[2 + j]
-    return 0
 
 
 cdef int merge_fused(Merge* merge, int64_t begin, int64_t end) noexcept nogil:
     """Weighted boxes fusion (Solovyev et al.): a box joins the fused box that it overlaps most, which becomes the mean
     of its boxes, weighted by score; its score is their mean. -1: no memory."""
     cdef Grid* grid = &merge.grid
-    cdef double margin = window_margin(merge.threshold, merge.smaller)
+    cdef Reach reach = reach_of(merge.threshold, merge.smaller)
     # of each fused box: the weighted sums of its corners, of the weights, and how many boxes it is of
     cdef double* sums = <double*> malloc(<size_t> (6 * (end - begin) + 1) * sizeof(double))
     cdef double box[4]
@@ -284,7 +284,7 @@ cdef int merge_fused(Merge* merge, int64_t begin, int64_t end) noexcept nogil:
         widen(candidate.box, box)
         owner = NOTHING
         most = merge.threshold
-        found = rivals_of(grid, box, margin)
+        found = rivals_of(grid, box, &reach)
         for k in range(found):
             widen(grid.spot[grid.found[k]].box, rival)
             overlap = overlap_of(box, rival, merge.smaller)
@@ -292,7 +292,10 @@ cdef int merge_fused(Merge* merge, int64_t begin, int64_t end) noexcept nogil:
                 most = overlap
                 owner = grid.found[k]
         if owner == NOTHING:
-            owner = keep(merge, candidate, box)
+            owner = <int32_t> grid.spots
+            grid.spot[owner].class_id = 0
+            grid.spots += 1
+            keep(merge, candidate, box)
             memset(sums + 6 * owner, 0, 6 * sizeof(double))
         else:
             merge.group[candidate.at] = first + owner

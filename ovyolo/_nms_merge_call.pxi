@@ -188,7 +188,8 @@ def matched(
     cdef const double[::1] slack_view
     cdef const int32_t[::1] class_view, other_class_view
     cdef uint8_t[::1] result_view
-    cdef double limit = fraction(threshold, "threshold"), margin
+    cdef double limit = fraction(threshold, "threshold")
+    cdef Reach reach
     cdef bint smaller = by_smaller(metric), cut = within is not None, classed = class_ids is not None
     cdef bint scored = scores is not None, slackened = slack is not None
     cdef double box[4]
@@ -222,7 +223,9 @@ def matched(
         return result.view(np.bool_)
     box_view, other_view, result_view = boxes.reshape(-1), rivals.reshape(-1), result
     # with slack, others may match from further away
-    margin = 0.0 if slackened else window_margin(limit, smaller)
+    reach = reach_of(0.0 if slackened else limit, smaller)
+    if cut:
+        reach.least, reach.most = 0.0, INFINITY  # an object may be any number of times as large as its fragment
     with nogil:
         status = grid_init(grid, m)
         for i in range(m):
@@ -240,7 +243,7 @@ def matched(
         if status == 0:
             for i in range(n):
                 widen(&box_view[4 * i], box)
-                found = rivals_of(grid, box, margin, class_view[i] if classed else 0)
+                found = rivals_of(grid, box, &reach, class_view[i] if classed else 0)
                 for k in range(found):
                     # false for NaN, too
                     if scored and not other_score_view[grid.found[k]] >= score_view[i]:

@@ -40,6 +40,8 @@ cdef int merge_soft(Merge* merge, int64_t begin, int64_t end) noexcept nogil:
     cdef double box[4]
     cdef double other[4]
     cdef double overlap
+    # the least overlap counts
+    cdef Reach anywhere = reach_of(0.0, merge.smaller)
     cdef int status = 0
     heap.size = n
     heap.spot = <int32_t*> malloc(<size_t> (n + 1) * sizeof(int32_t))
@@ -74,7 +76,7 @@ cdef int merge_soft(Merge* merge, int64_t begin, int64_t end) noexcept nogil:
             heap.place[heap.spot[0]] = 0
             heap_sink(&heap, 0)
         grid_take_out(grid, top)
-        found = rivals_of(grid, box, 0.0)
+        found = rivals_of(grid, box, &anywhere)
         for k in range(found):
             rival = grid.found[k]
             widen(grid.spot[rival].box, other)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from reference import merge_numpy as twin
@@ -112,6 +113,62 @@ def test_many_boxes_give_what_the_twin_gives(how: str, kind: str) -> None:
     ours, theirs = (f(boxes, scores, classes, threshold=0.3, how=how) for f in (_nms.merge, twin.merge))
     np.testing.assert_array_equal(ours[2], theirs[2])
     np.testing.assert_array_equal(ours[3], theirs[3])
+
+
+@pytest.fixture
+def any_blocks() -> Iterator[None]:
+    yield
+    _nms.set_merge_blocks()
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(calls(), st.integers(1, 7), st.integers(1, 9))
+def test_blocks_change_nothing(
+    any_blocks: None, call: tuple[tuple[Any, ...], dict[str, Any]], a_block: int, in_cache: int
+) -> None:
+    """Of few boxes each, so that many boxes lie in several and wait for each other."""
+    args, kwargs = call
+    _nms.set_merge_blocks(1000, 1000)
+    whole = _nms.merge(*args, **kwargs)
+    _nms.set_merge_blocks(a_block, in_cache)
+    for ours, theirs in zip(_nms.merge(*args, **kwargs), whole, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("metric", ["iou", "ios"])
+@pytest.mark.parametrize("kind", ["scattered", "crowded", "sizes", "whole", "border", "far", "one place"])
+def test_many_blocks_change_nothing(any_blocks: None, kind: str, metric: str) -> None:
+    """Of the usual size; with crowds that lie where blocks meet, which give too many rivals; with boxes far away."""
+    rng = np.random.default_rng(11)
+    n = 20_000
+    boxes = crowd(rng, n, 10_000.0, kind if kind in ("crowded", "sizes", "whole") else "scattered")
+    if kind in ("scattered", "whole", "border", "far"):
+        centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+        half = (boxes[:, 2:] - boxes[:, :2]) / 64
+        boxes = np.concatenate([centre - half, centre + half], axis=1).astype(np.float32)
+    if kind == "border":
+        # a row of crowds without a gap: some border of blocks runs through one of them
+        boxes[: n // 4] = [3900, 4900, 4100, 5100]
+        boxes[: n // 4, ::2] += (np.arange(n // 4)[:, None] % 12) * 200
+        boxes[: n // 4] += rng.normal(0, 4, (n // 4, 4)).astype(np.float32)
+    if kind == "far":
+        boxes[::1000] *= np.float32(1e30)
+    if kind == "one place":
+        boxes[:] = [4900, 4900, 5100, 5100]
+    scores = rng.random(n).astype(np.float32)
+    _nms.set_merge_blocks(1024, n)
+    whole = _nms.merge(boxes, scores, threshold=0.5, how="nmm", metric=metric)
+    _nms.set_merge_blocks()
+    for ours, theirs in zip(_nms.merge(boxes, scores, threshold=0.5, how="nmm", metric=metric), whole, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_sizes_of_blocks_are_checked() -> None:
+    for wrong in (0, -1, 2.5, "many", None):
+        with pytest.raises(DimensionError, match="a_block is"):
+            _nms.set_merge_blocks(wrong)  # type: ignore[arg-type]
+        with pytest.raises(DimensionError, match="in_cache is"):
+            _nms.set_merge_blocks(1024, wrong)  # type: ignore[arg-type]
 
 
 def test_nms_is_the_other_nms() -> None:
