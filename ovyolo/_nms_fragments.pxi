@@ -148,6 +148,7 @@ cdef int join_pairs(Join* join) noexcept nogil:
     cdef Window window
     for j in range(2):
         window.least[j], window.most[j] = 0.0, INFINITY
+    window.by_centre = False
     join.ring = <int32_t*> malloc(<size_t> (join.n + 1) * sizeof(int32_t))
     join.box = <double*> malloc(<size_t> (4 * join.n + 1) * sizeof(double))
     if join.ring == NULL or join.box == NULL or grid_init(&join.grid, join.n) < 0:

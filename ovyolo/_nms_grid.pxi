@@ -76,6 +76,8 @@ cdef struct Window:
     # boxes of other widths and heights than these need not be found
     double least[2]
     double most[2]
+    # nor do those that have their centre outside, unless they hold the window's
+    bint by_centre
 
 
 cdef void grid_free(Grid* grid) noexcept nogil:
@@ -315,12 +317,29 @@ cdef inline bint may_hold(const Shape* shape, const Window* window) noexcept nog
     )
 
 
-cdef int64_t grid_search(Grid* grid, const Window* window, int32_t class_id) noexcept nogil:
-    """Writes to grid.found the filed boxes of a class that touch a window, each once, and perhaps not those of other
-    sizes than it asks for; returns how many."""
+cdef inline void look_within(double* begin, double* end, double least) noexcept nogil:
+    """Makes a window smaller along one axis: a box that has its centre in it holds `least` / 2 on either side."""
+    cdef double middle = 0.5 * (begin[0] + end[0]), inset = 0.5 * least * (1.0 - 1e-9)
+    begin[0] = begin[0] + inset if begin[0] + inset < middle else middle
+    end[0] = end[0] - inset if end[0] - inset > middle else middle
+
+
+cdef inline Window window_for(const Shape* shape, const Window* window) noexcept nogil:
+    """Where boxes of a shape are looked for."""
+    cdef Window own = window[0]
+    if window.by_centre:
+        look_within(&own.x1, &own.x2, shape.least[0])
+        look_within(&own.y1, &own.y2, shape.least[1])
+    return own
+
+
+cdef int64_t grid_search(Grid* grid, const Window* asked, int32_t class_id) noexcept nogil:
+    """Writes to grid.found the filed boxes of a class that touch a window, each once, and perhaps not those that the
+    window says need not be found; returns how many."""
     cdef int64_t count = 0, x, y
     cdef int i
     cdef Shape* shape
+    cdef Window window
     cdef Cells cells
     cdef Spot* spot
     cdef Head* head
@@ -333,8 +352,9 @@ cdef int64_t grid_search(Grid* grid, const Window* window, int32_t class_id) noe
     grid.stamp += 1
     for i in range(grid.shapes):
         shape = &grid.shape[i]
-        if not may_hold(shape, window):
+        if not may_hold(shape, asked):
             continue
+        window = window_for(shape, asked)
         if not shape.wide:
             cells = cells_of(shape, window.x1, window.y1, window.x2, window.y2)
             if number_of(&cells) <= 2 * shape.boxes + 4:
@@ -347,7 +367,7 @@ cdef int64_t grid_search(Grid* grid, const Window* window, int32_t class_id) noe
                             at = grid.link[link].spot
                             link = grid.link[link].next
                             spot = &grid.spot[at]
-                            if spot.stamp != grid.stamp and touches(spot, window, class_id):
+                            if spot.stamp != grid.stamp and touches(spot, &window, class_id):
                                 spot.stamp = grid.stamp
                                 grid.found[count] = at
                                 count += 1
@@ -355,7 +375,7 @@ cdef int64_t grid_search(Grid* grid, const Window* window, int32_t class_id) noe
         at = shape.first
         while at != NOTHING:
             spot = &grid.spot[at]
-            if spot.stamp != grid.stamp and touches(spot, window, class_id):
+            if spot.stamp != grid.stamp and touches(spot, &window, class_id):
                 spot.stamp = grid.stamp
                 grid.found[count] = at
                 count += 1
@@ -363,16 +383,18 @@ cdef int64_t grid_search(Grid* grid, const Window* window, int32_t class_id) noe
     return count
 
 
-cdef void grid_fetch(const Grid* grid, const Window* window) noexcept nogil:
+cdef void grid_fetch(const Grid* grid, const Window* asked) noexcept nogil:
     """Begins to fetch into the cache what a search will read. A hint: it changes nothing."""
     cdef int64_t x, y
     cdef int i
     cdef const Shape* shape
+    cdef Window window
     cdef Cells cells
     for i in range(grid.shapes):
         shape = &grid.shape[i]
-        if not may_hold(shape, window):
+        if not may_hold(shape, asked):
             continue
+        window = window_for(shape, asked)
         cells = cells_of(shape, window.x1, window.y1, window.x2, window.y2)
         if number_of(&cells) <= 9.0:
             for y in range(cells.top, cells.bottom + 1):

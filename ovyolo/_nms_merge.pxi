@@ -84,18 +84,22 @@ cdef struct Reach:
     double margin
     # the least and the most that a rival's sides can be, in those of the box
     double least, most
+    # of the two the larger holds the other's centre
+    bint by_centre
 
 
 cdef inline Reach reach_of(double threshold, bint smaller) noexcept nogil:
-    """Where rivals of an overlap above a threshold are, and how large; of intersection over the smaller: anywhere, any.
+    """Where rivals of an overlap above a threshold are, and how large.
 
-    Of two boxes of IoU above t neither side is t times as short as the other's. The part that two boxes of IoU above t share is longer than t times either's side. With k = ceil(1/t), the k - 1
+    Intersection over the smaller area says nothing of sizes; above 1/2 the part that both share is more than half of the
+    smaller's width and height, and so holds its centre. Of two boxes of IoU above t neither side is t times as short as the other's. The part that two boxes of IoU above t share is longer than t times either's side. With k = ceil(1/t), the k - 1
     points that divide a side into k equal parts lie closer than that, so the part holds one of them, and so does the
     rival: it is enough to look from the first of them to the last. A little less for rounding.
     """
     cdef Reach reach
     reach.margin = reach.least = 0.0
     reach.most = INFINITY
+    reach.by_centre = smaller and threshold >= 0.5
     if threshold > 1e-9 and not smaller:
         reach.least = threshold - 1e-9
         reach.most = 1.0 / reach.least
@@ -109,6 +113,7 @@ cdef inline Window window_of(const double* box, const Reach* reach) noexcept nog
     cdef Window window
     cdef double side
     cdef int j
+    window.by_centre = reach.by_centre
     for j in range(2):
         side = box[2 + j] - box[j]
         window.least[j] = side * reach.least

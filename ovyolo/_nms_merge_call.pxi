@@ -225,7 +225,8 @@ def matched(
     # with slack, others may match from further away
     reach = reach_of(0.0 if slackened else limit, smaller)
     if cut:
-        reach.least, reach.most = 0.0, INFINITY  # an object may be any number of times as large as its fragment
+        # an object may be any number of times as large as its fragment, and have its centre elsewhere
+        reach.least, reach.most, reach.by_centre = 0.0, INFINITY, False
     with nogil:
         status = grid_init(grid, m)
         for i in range(m):
