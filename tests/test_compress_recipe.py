@@ -51,6 +51,15 @@ def test_recipes_from_files(tmp_path):
     assert changed(Recipe(), json.loads(recipe.to_json()), "json") == recipe
 
 
+def test_layers_that_stay_in_floating_point_are_named():
+    assert Recipe().keep_float == ("auto",)
+    for told, kept in (("none", ()), (None, ()), ("heads", ("heads",)), ("model.9,heads", ("model.9", "heads"))):
+        assert changed(Recipe(), {"keep_float": told}, "here").keep_float == kept
+    for wrong in (24, [24], {"model.24": True}):
+        with pytest.raises(DataError, match="keep_float"):
+            changed(Recipe(), {"keep_float": wrong}, "here")
+
+
 @pytest.mark.parametrize("text", ["speedups: 3\n", "- a\n- b\n", "lr: {\n", "lr: fast\n"])
 def test_files_that_are_no_recipe(text, tmp_path):
     path = tmp_path / "recipe.yaml"

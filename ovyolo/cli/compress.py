@@ -44,6 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--imgsz", "--img", type=image_size, default=(640,), metavar="N|H,W", help="input size")
     for name, kind, text in NUMBERS:
         parser.add_argument(f"--{name}", type=kind, metavar="N", help=text)
+    parser.add_argument(
+        "--keep-float", metavar="LAYERS",
+        help="layers that stay in floating point, such as model.24,model.9; heads: the last convolutions; none "
+        "(default: auto, the heads where they take little of the time)",
+    )  # fmt: skip
     parser.add_argument("--criterion", choices=("taylor", "l1", "l2", "bn"), help="what channels are ranked by")
     parser.add_argument("--weigh", choices=("params", "macs", "ms"), help="the cost that worth is divided by")
     parser.add_argument(
@@ -88,7 +93,9 @@ def run(options: argparse.Namespace) -> int:
     recipe = FAST if options.fast else Recipe()
     if options.recipe:
         recipe = read_recipe(options.recipe, recipe)
-    names = [name.replace("-", "_") for name, _, _ in NUMBERS] + ["criterion", "weigh", "activation", "levels"]
+    names = [name.replace("-", "_") for name, _, _ in NUMBERS] + [
+        "criterion", "weigh", "activation", "levels", "keep_float",
+    ]  # fmt: skip
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if options.ptq_only:
         given["qat_epochs"] = 0

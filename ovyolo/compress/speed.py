@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ovyolo.compress.channels import Plan, Profile, Target, apply_plan, plan_pruning
 from ovyolo.compress.channels.speedup import measured_ratio
+from ovyolo.compress.float_layers import float_layers
 from ovyolo.errors import TargetError
 from ovyolo.train.network import Network
 
@@ -34,13 +35,14 @@ def float_form(imgsz: tuple[int, int]) -> Form:
     return lambda network: build_model(network.checkpoint(Path("network.pt")), imgsz)
 
 
-def int8_form(imgsz: tuple[int, int], pictures: Sequence[NDArray[np.uint8]], ignored: Sequence[str] = ()) -> Form:
+def int8_form(imgsz: tuple[int, int], pictures: Sequence[NDArray[np.uint8]], keep_float: Sequence[str] = ()) -> Form:
     """Networks that will get quantizers; the few ``pictures`` only give them some range."""
     from ovyolo.compress.qat.insert import insert_quantizers, picture_tensors
     from ovyolo.compress.qat.to_ir import trained_ir
     from ovyolo.train.fusing import fuse_batch_norms
 
     def form(network: Network) -> tuple[openvino.Model, Card]:
+        ignored = float_layers(network, keep_float, imgsz)
         quantized = insert_quantizers(fuse_batch_norms(network), picture_tensors(pictures), ignored=ignored)
         return trained_ir(quantized, imgsz)
 
