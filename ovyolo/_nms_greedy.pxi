@@ -153,7 +153,11 @@ cdef void cut_into_blocks(Greedy* greedy) noexcept nogil:
     span_of_blocks(greedy.n, sums[1], sums[3], greedy.side, &greedy.top, &greedy.per_y)
     memset(greedy.start, 0, <size_t> (greedy.side * greedy.side + 1) * sizeof(int32_t))
     for i in range(greedy.n):
-        blocks = blocks_of(greedy, greedy.sorted[i].box)
+        box = &greedy.sorted[i].box[0]
+        # without area it lies in no block, and is kept
+        if not (box[2] > box[0] and box[3] > box[1]):
+            continue
+        blocks = blocks_of(greedy, box)
         members += (blocks.right - blocks.left + 1) * (blocks.bottom - blocks.top + 1)
         if members > greedy.member_capacity:
             one_block(greedy)
@@ -167,7 +171,10 @@ cdef void cut_into_blocks(Greedy* greedy) noexcept nogil:
     greedy.start[greedy.side * greedy.side] = <int32_t> members
     for number in range(greedy.n):
         i = greedy.n - 1 - number
-        blocks = blocks_of(greedy, greedy.sorted[i].box)
+        box = &greedy.sorted[i].box[0]
+        if not (box[2] > box[0] and box[3] > box[1]):
+            continue
+        blocks = blocks_of(greedy, box)
         for row in range(blocks.top, blocks.bottom + 1):
             for column in range(blocks.left, blocks.right + 1):
                 greedy.start[row * greedy.side + column] -= 1
