@@ -92,9 +92,12 @@ cdef inline Reach reach_of(double threshold, bint smaller) noexcept nogil:
     """Where rivals of an overlap above a threshold are, and how large.
 
     Intersection over the smaller area says nothing of sizes; above 1/2 the part that both share is more than half of the
-    smaller's width and height, and so holds its centre. Of two boxes of IoU above t neither side is t times as short as the other's. The part that two boxes of IoU above t share is longer than t times either's side. With k = ceil(1/t), the k - 1
-    points that divide a side into k equal parts lie closer than that, so the part holds one of them, and so does the
-    rival: it is enough to look from the first of them to the last. A little less for rounding.
+    smaller's width and height, and so holds its centre.
+
+    Of two boxes of IoU above t neither has a side t times as short as the other's, and the part that they share is longer
+    than t times either's side. With k = ceil(1/t), the k - 1 points that divide a side into k equal parts lie closer than
+    that, so the part holds one of them, and so does the rival: it is enough to look from the first of them to the last. A
+    little less for rounding.
     """
     cdef Reach reach
     reach.margin = reach.least = 0.0
