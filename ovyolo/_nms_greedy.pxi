@@ -108,7 +108,12 @@ cdef inline int64_t block_at(double coordinate, double begin, double per, int64_
 
 
 cdef inline Cells blocks_of(const Greedy* greedy, const float* box) noexcept nogil:
+    """The blocks that a box lies in: none where it has no area."""
     cdef Cells blocks
+    if not (box[2] > box[0] and box[3] > box[1]):
+        blocks.left = blocks.top = 0
+        blocks.right = blocks.bottom = -1
+        return blocks
     blocks.left = block_at(box[0], greedy.left, greedy.per_x, greedy.side)
     blocks.top = block_at(box[1], greedy.top, greedy.per_y, greedy.side)
     blocks.right = block_at(box[2], greedy.left, greedy.per_x, greedy.side)
@@ -153,11 +158,7 @@ cdef void cut_into_blocks(Greedy* greedy) noexcept nogil:
     span_of_blocks(greedy.n, sums[1], sums[3], greedy.side, &greedy.top, &greedy.per_y)
     memset(greedy.start, 0, <size_t> (greedy.side * greedy.side + 1) * sizeof(int32_t))
     for i in range(greedy.n):
-        box = &greedy.sorted[i].box[0]
-        # without area it lies in no block, and is kept
-        if not (box[2] > box[0] and box[3] > box[1]):
-            continue
-        blocks = blocks_of(greedy, box)
+        blocks = blocks_of(greedy, greedy.sorted[i].box)
         members += (blocks.right - blocks.left + 1) * (blocks.bottom - blocks.top + 1)
         if members > greedy.member_capacity:
             one_block(greedy)
@@ -171,10 +172,7 @@ cdef void cut_into_blocks(Greedy* greedy) noexcept nogil:
     greedy.start[greedy.side * greedy.side] = <int32_t> members
     for number in range(greedy.n):
         i = greedy.n - 1 - number
-        box = &greedy.sorted[i].box[0]
-        if not (box[2] > box[0] and box[3] > box[1]):
-            continue
-        blocks = blocks_of(greedy, box)
+        blocks = blocks_of(greedy, greedy.sorted[i].box)
         for row in range(blocks.top, blocks.bottom + 1):
             for column in range(blocks.left, blocks.right + 1):
                 greedy.start[row * greedy.side + column] -= 1

@@ -48,29 +48,28 @@ cdef void merge_free(Merge* merge) noexcept nogil:
     grid_free(&merge.grid)
 
 
-cdef inline double overlap_of(const double* a, const double* b, bint smaller) noexcept nogil:
-    """IoU of two boxes, or their intersection over the smaller area; 0 where either has no area."""
+cdef inline bint share(const double* a, const double* b, bint smaller, double* both, double* whole) noexcept nogil:
+    """The area that two boxes share, and that of their union or of the smaller; False where they share none."""
     cdef double width = (a[2] if a[2] < b[2] else b[2]) - (a[0] if a[0] > b[0] else b[0])
     cdef double height = (a[3] if a[3] < b[3] else b[3]) - (a[1] if a[1] > b[1] else b[1])
-    cdef double first = (a[2] - a[0]) * (a[3] - a[1]), second = (b[2] - b[0]) * (b[3] - b[1]), both
+    cdef double first = (a[2] - a[0]) * (a[3] - a[1]), second = (b[2] - b[0]) * (b[3] - b[1])
     if not (width > 0.0 and height > 0.0):
-        return 0.0
-    both = width * height
-    if smaller:
-        return both / (first if first < second else second)
-    return both / (first + second - both)
+        return False
+    both[0] = width * height
+    whole[0] = (first if first < second else second) if smaller else first + second - both[0]
+    return True
+
+
+cdef inline double overlap_of(const double* a, const double* b, bint smaller) noexcept nogil:
+    """IoU of two boxes, or their intersection over the smaller area; 0 where either has no area."""
+    cdef double both, whole
+    return both / whole if share(a, b, smaller, &both, &whole) else 0.0
 
 
 cdef inline bint overlaps(const double* a, const double* b, bint smaller, double threshold) noexcept nogil:
     """overlap_of(a, b, smaller) > threshold, without a division where it is far below."""
-    cdef double width = (a[2] if a[2] < b[2] else b[2]) - (a[0] if a[0] > b[0] else b[0])
-    cdef double height = (a[3] if a[3] < b[3] else b[3]) - (a[1] if a[1] > b[1] else b[1])
-    cdef double first = (a[2] - a[0]) * (a[3] - a[1]), second = (b[2] - b[0]) * (b[3] - b[1]), both, whole
-    if not (width > 0.0 and height > 0.0):
-        return False
-    both = width * height
-    whole = (first if first < second else second) if smaller else first + second - both
-    return both > (threshold - 1e-9) * whole and both / whole > threshold
+    cdef double both, whole
+    return share(a, b, smaller, &both, &whole) and both > (threshold - 1e-9) * whole and both / whole > threshold
 
 
 cdef inline void widen(const float* box, double* into) noexcept nogil:

@@ -15,7 +15,7 @@ from ovyolo.compress.channels.costs import costs_of
 if TYPE_CHECKING:
     from ovyolo.train.network import Network
 
-__all__ = ["AUTO", "HEADS", "float_layers"]
+__all__ = ["float_layers"]
 
 AUTO, HEADS = "auto", "heads"
 SMALL = 0.02  # share of the multiplications; measured: 0.011 take 4 % of the time of a network in 8 bits
