@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +15,10 @@ from ovyolo.core import shared_core
 if TYPE_CHECKING:
     import openvino
 
-__all__ = ["Moments", "measure_moments", "rounds_of"]
+__all__ = ["Moments", "Sums", "Window", "few_of", "in_chunks", "measure_moments", "rounds_of"]
 
 PATCHES = 256  # a picture and layer
+MOMENT_PICTURES = 48
 CHUNK_BYTES = 3 * 2**28
 SEED = 5
 
@@ -35,19 +36,64 @@ class Moments:
     covariance: NDArray[np.float64]
 
 
-def _chunks(layers: Sequence[Layer]) -> list[list[Layer]]:
-    """Layers in groups whose covariances fit into memory together."""
-    groups: list[list[Layer]] = [[]]
+class Sums:
+    """Collects patches of one layer's input.
+
+    Args:
+        inputs: numbers a patch.
+
+    Example:
+        >>> sums = Sums(2)
+        >>> sums.add(np.array([[0.0, 1.0], [2.0, 1.0]], np.float32))
+        >>> sums.moments().mean.tolist(), sums.moments().covariance.tolist()
+        ([1.0, 1.0], [[1.0, 0.0], [0.0, 0.0]])
+    """
+
+    def __init__(self, inputs: int) -> None:
+        self._sum = np.zeros(inputs)
+        self._squares = np.zeros((inputs, inputs), np.float32)
+        self._count = 0
+
+    def add(self, patches: NDArray[np.float32]) -> None:
+        """More patches ``(n, inputs)``."""
+        self._sum += patches.sum(axis=0, dtype=np.float64)
+        self._squares += patches.T @ patches
+        self._count += len(patches)
+
+    def moments(self) -> Moments:
+        """Of all that came."""
+        number = max(1, self._count)
+        mean = self._sum / number
+        return Moments(mean, self._squares.astype(np.float64) / number - np.outer(mean, mean))
+
+
+def in_chunks(inputs: Mapping[str, int]) -> list[list[str]]:
+    """Layers in groups whose covariances fit into memory together.
+
+    Args:
+        inputs: numbers a patch of each layer, by name.
+    """
+    groups: list[list[str]] = [[]]
     held = 0
-    for layer in layers:
-        inputs = layer.weights.size // layer.weights.shape[0]
-        need = 12 * inputs * inputs  # collected in float32, returned in float64
+    for name, count in inputs.items():
+        need = 12 * count * count  # collected in float32, returned in float64
         if groups[-1] and held + need > CHUNK_BYTES:
             groups.append([])
             held = 0
-        groups[-1].append(layer)
+        groups[-1].append(name)
         held += need
     return groups
+
+
+def _chunks(layers: Sequence[Layer]) -> list[list[Layer]]:
+    named = {layer.name: layer for layer in layers}
+    sizes = {layer.name: layer.weights.size // layer.weights.shape[0] for layer in layers}
+    return [[named[name] for name in chunk] for chunk in in_chunks(sizes)]
+
+
+def few_of(pictures: Sequence[NDArray[np.uint8]]) -> Sequence[NDArray[np.uint8]]:
+    """As many of the pictures as moments need, evenly spread."""
+    return pictures[:: max(1, -(-len(pictures) // MOMENT_PICTURES))]
 
 
 def rounds_of(layers: Sequence[Layer]) -> int:
@@ -77,27 +123,17 @@ def measure_moments(
             continue
         request, ports, nodes = _compile(model, chunk)
         rng = np.random.default_rng(SEED)
-        sums = {layer.name: np.zeros(layer.weights.size // layer.weights.shape[0]) for layer in chunk}
-        squares: dict[str, NDArray[np.float32]] = {
-            name: np.zeros((total.size, total.size), np.float32) for name, total in sums.items()
-        }
-        count = dict.fromkeys(sums, 0)
+        sums = {layer.name: Sums(layer.weights.size // layer.weights.shape[0]) for layer in chunk}
         for picture in pictures:
             request.infer([picture[None]])
             inputs = [request.get_output_tensor(i).data for i in range(max(ports.values()) + 1)]
             for layer in chunk:
-                patches = _patches(inputs[ports[layer.name]], nodes[layer.name], rng)
-                sums[layer.name] += patches.sum(axis=0, dtype=np.float64)
-                squares[layer.name] += patches.T @ patches
-                count[layer.name] += len(patches)
+                sums[layer.name].add(_patches(inputs[ports[layer.name]], nodes[layer.name], rng))
             done += 1
             tell(done)
         del request
         for layer in chunk:
-            number = max(1, count[layer.name])
-            mean = sums.pop(layer.name) / number
-            covariance = squares.pop(layer.name).astype(np.float64) / number - np.outer(mean, mean)
-            yield layer, Moments(mean, covariance)
+            yield layer, sums.pop(layer.name).moments()
 
 
 def _compile(model: openvino.Model, chunk: Sequence[Layer]) -> tuple[Any, dict[str, int], dict[str, Any]]:
@@ -129,14 +165,51 @@ def _patches(data: NDArray[np.float32], node: openvino.Node, rng: np.random.Gene
         rows = data.reshape(-1, data.shape[-1])
         return np.ascontiguousarray(rows[rng.integers(0, len(rows), min(PATCHES, len(rows)))])
     options = node.get_attributes()
-    rows_out, columns_out = (int(size) for size in node.get_output_shape(0)[2:])
     kernel = [int(size) for size in node.get_input_shape(1)[2:]]
-    place = rng.integers(0, rows_out * columns_out, min(PATCHES, rows_out * columns_out))
-    begin, end = list(options["pads_begin"]), list(options["pads_end"])
-    padded = np.pad(data[0], ((0, 0), (begin[0], max(0, end[0])), (begin[1], max(0, end[1]))))
-    top = place // columns_out * options["strides"][0]
-    left = place % columns_out * options["strides"][1]
-    rows = top[:, None, None] + (np.arange(kernel[0]) * options["dilations"][0])[None, :, None]
-    columns = left[:, None, None] + (np.arange(kernel[1]) * options["dilations"][1])[None, None, :]
-    cut = padded[:, rows, columns]  # channels, patches, kernel rows, kernel columns
-    return np.ascontiguousarray(cut.transpose(1, 0, 2, 3).reshape(len(place), -1))
+    window = Window(
+        (kernel[0], kernel[1]), tuple(options["strides"]), tuple(options["pads_begin"]), tuple(options["pads_end"]),
+        tuple(options["dilations"]),
+    )  # fmt: skip
+    return window.patches(data[0], rng)
+
+
+@dataclass(frozen=True)
+class Window:
+    """What a convolution sees at one place; each is ``(rows, columns)``.
+
+    Args:
+        kernel: weights that it multiplies with.
+        strides: from one place to the next.
+        begin, end: padding with zeros on either side; negative at the end where pixels are left out.
+        dilations: from one weight to the next.
+    """
+
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    begin: tuple[int, int]
+    end: tuple[int, int]
+    dilations: tuple[int, int] = (1, 1)
+
+    def patches(self, data: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+        """At most :data:`PATCHES` patches ``(n, inputs)`` at random places of ``data`` ``(channels, H, W)``.
+
+        Example:
+            >>> data = np.arange(4, dtype=np.float32).reshape(1, 2, 2)
+            >>> Window((1, 1), (2, 2), (0, 0), (0, 0)).patches(data, np.random.default_rng(0)).tolist()
+            [[0.0]]
+        """
+        begin, end = self.begin, self.end
+        padded = np.pad(data, ((0, 0), (begin[0], max(0, end[0])), (begin[1], max(0, end[1]))))
+        sizes = [
+            (data.shape[1 + axis] + begin[axis] + end[axis] - self.dilations[axis] * (self.kernel[axis] - 1) - 1)
+            // self.strides[axis] + 1
+            for axis in (0, 1)
+        ]  # fmt: skip
+        count = sizes[0] * sizes[1]
+        place = rng.integers(0, count, min(PATCHES, count))
+        top = place // sizes[1] * self.strides[0]
+        left = place % sizes[1] * self.strides[1]
+        rows = top[:, None, None] + (np.arange(self.kernel[0]) * self.dilations[0])[None, :, None]
+        columns = left[:, None, None] + (np.arange(self.kernel[1]) * self.dilations[1])[None, None, :]
+        cut = padded[:, rows, columns]  # channels, patches, kernel rows, kernel columns
+        return np.ascontiguousarray(cut.transpose(1, 0, 2, 3).reshape(len(place), -1))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ovyolo.compress.activations import make_dynamic, widen
 from ovyolo.compress.layers import Layer, layers_of, quantized_names, set_bias, set_weights
-from ovyolo.compress.moments import measure_moments, rounds_of
+from ovyolo.compress.moments import few_of, measure_moments, rounds_of
 from ovyolo.compress.nncf_bridge import compress_weights, quantize_graph
 from ovyolo.compress.rounding import round_16, round_compensated, round_nearest
 from ovyolo.compress.scheme import Scheme
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Quantizer"]
 
-MOMENT_PICTURES = 48
 Array = NDArray[Any]
 
 
@@ -100,7 +99,7 @@ class Quantizer:
         if scheme.bits == 16:
             return {layer.name: _Rounded(*round_16(layer), layer.bias) for layer in layers}
         if scheme.rounding == "compensated":
-            few = self.pictures[:: max(1, -(-len(self.pictures) // MOMENT_PICTURES))]
+            few = few_of(self.pictures)
             rounds = rounds_of(compensable)
             with self._stages.stage("measuring layers", rounds * len(few), "picture") as tell:
                 moments = measure_moments(self.model, compensable, few, tell)

@@ -12,6 +12,7 @@ of the inputs says; the columns with the largest variance come first.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,16 @@ from ovyolo.compress.layers import Layer
 from ovyolo.compress.moments import Moments
 from ovyolo.errors import ExportError
 
-__all__ = ["LARGEST", "PAIR_LIMIT", "channel_scale", "round_16", "round_compensated", "round_nearest"]
+__all__ = [
+    "LARGEST",
+    "PAIR_LIMIT",
+    "channel_scale",
+    "compensated_steps",
+    "neighbours_of",
+    "round_16",
+    "round_compensated",
+    "round_nearest",
+]
 
 Array = NDArray[Any]
 LARGEST = 127
@@ -103,27 +113,52 @@ def round_compensated(layer: Layer, moments: Moments, pairs: bool) -> tuple[Arra
         ``[outputs]``, to be taken off the bias.
     """
     rows = _rows(layer)
-    outputs, channels, places = rows.shape
     scale = channel_scale(rows, pairs)
     # the rounded scale is what will be multiplied with
     scale = scale.astype(np.float32).astype(np.float64)
-    weights = rows.reshape(outputs, -1)
+    neighbours = [neighbours_of(np.arange(rows.shape[1]), rows.shape[2])] if pairs else []
+    steps, left = compensated_steps(rows.reshape(len(rows), -1), scale, moments, (LARGEST, PAIR_LIMIT), neighbours)
+    shaped = _like(steps.reshape(rows.shape), layer)
+    return shaped.astype(np.int8), scale.reshape(layer.scale_shape).astype(np.float32), left
+
+
+def compensated_steps(
+    weights: Array, scale: Array, moments: Moments, limits: tuple[int, int], neighbours: Sequence[Array] = ()
+) -> tuple[Array, Array]:
+    """Whole steps for weights such that sums of products with the inputs change least.
+
+    Args:
+        weights: float64 ``[outputs, inputs]``.
+        scale: what a step is, float64 ``[outputs]``.
+        moments: of the inputs.
+        limits: the largest step, and the largest sum of the steps of two neighbours of one sign.
+        neighbours: for each input the one that it is added to in 16 bits, -1 for none; several where it may be stored
+            in several orders.
+
+    Returns:
+        Steps float64 like the weights, and the mean error of each output that is left, float64 ``[outputs]``.
+
+    Raises:
+        ExportError: the inputs were no numbers.
+    """
+    largest, largest_sum = limits
+    outputs = len(weights)
     order, factor = _factor(moments.covariance)
     rest = weights[:, order].copy()
     steps = np.zeros_like(weights)
     known = np.zeros(weights.shape[1], bool)
-    partner = _partners(channels, places) if pairs else np.full(weights.shape[1], -1)
     for begin in range(0, len(order), BLOCK):
         end = min(begin + BLOCK, len(order))
         block = rest[:, begin:end]
         errors = np.zeros_like(block)
         for column in range(begin, end):
             place = order[column]
-            low, high = np.full(outputs, -LARGEST), np.full(outputs, LARGEST)
-            if partner[place] >= 0 and known[partner[place]]:
-                other = steps[:, partner[place]]
-                high = np.minimum(high, PAIR_LIMIT - np.maximum(other, 0))
-                low = np.maximum(low, np.maximum(-other, 0) - PAIR_LIMIT)
+            low, high = np.full(outputs, -largest), np.full(outputs, largest)
+            for partner in neighbours:
+                if partner[place] >= 0 and known[partner[place]]:
+                    other = steps[:, partner[place]]
+                    high = np.minimum(high, largest_sum - np.maximum(other, 0))
+                    low = np.maximum(low, np.maximum(-other, 0) - largest_sum)
             value = block[:, column - begin]
             step = np.clip(np.round(value / scale), low, high)
             steps[:, place] = step
@@ -134,9 +169,7 @@ def round_compensated(layer: Layer, moments: Moments, pairs: bool) -> tuple[Arra
                 block[:, column + 1 - begin :] -= np.outer(error, factor[column, column + 1 : end])
         if end < len(order):
             rest[:, end:] -= errors @ factor[begin:end, end:]
-    left = (steps * scale[:, None] - weights) @ moments.mean
-    shaped = _like(steps.reshape(rows.shape), layer)
-    return shaped.astype(np.int8), scale.reshape(layer.scale_shape).astype(np.float32), left
+    return steps, (steps * scale[:, None] - weights) @ moments.mean
 
 
 def _factor(covariance: Array) -> tuple[Array, Array]:
@@ -168,10 +201,19 @@ def _factor(covariance: Array) -> tuple[Array, Array]:
     return order, np.diag(1 / np.sqrt(np.diag(matrix)))
 
 
-def _partners(channels: int, places: int) -> Array:
-    """For each weight of an output the one that it is added to in 16 bits; -1 for the last of an odd number."""
-    index = np.arange(channels * places).reshape(channels, places)
-    partner = np.full((channels, places), -1)
-    even = channels // 2 * 2
-    partner[0:even:2], partner[1:even:2] = index[1:even:2], index[0:even:2]
+def neighbours_of(order: Array, places: int) -> Array:
+    """For each weight of an output the one that it is added to in 16 bits; -1 for the last of an odd number.
+
+    Args:
+        order: the input channels as they are stored beside each other.
+        places: of the kernel, each of which has pairs of its own.
+
+    Example:
+        >>> neighbours_of(np.array([0, 1, 2]), 1).tolist(), neighbours_of(np.array([2, 1, 0]), 1).tolist()
+        ([1, 0, -1], [-1, 2, 1])
+    """
+    index = np.arange(len(order) * places).reshape(len(order), places)
+    partner = np.full((len(order), places), -1)
+    pairs = order[: len(order) // 2 * 2].reshape(-1, 2)
+    partner[pairs[:, 0]], partner[pairs[:, 1]] = index[pairs[:, 1]], index[pairs[:, 0]]
     return partner.reshape(-1)

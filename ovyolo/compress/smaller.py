@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ovyolo.compress.head_error import ENOUGH_PICTURES
 from ovyolo.compress.lineup import form_of
-from ovyolo.compress.qat.quantizers import PairGuard
+from ovyolo.compress.qat.compensate import round_weights
 from ovyolo.compress.qat.widen import choose_widths, harms_of, zipped_sizes
 from ovyolo.compress.stages import Stages
 from ovyolo.compress.tuning import fresh
@@ -46,8 +45,9 @@ def with_wider_steps(run: Compression, quantized: Network) -> Network:
     limit = SLACK * run.recipe.size * whole
     model, card = form_of(quantized, run.imgsz)
     sizes = zipped_sizes(quantized)
+    pictures = run.pictures_to_calibrate()
     with Stages(run.quiet).stage("what wider steps cost", len(sizes), "layer") as tell:
-        harms = harms_of(quantized, run.pictures_to_calibrate()[:ENOUGH_PICTURES], card, tell)
+        harms = harms_of(quantized, pictures, card, tell)
     widths: dict[str, Any] = {}
     network, found = quantized, _zipped(model, card, run.folder)
     around = float(found - sum(size[0] for size in sizes.values()))
@@ -63,7 +63,7 @@ def with_wider_steps(run: Compression, quantized: Network) -> Network:
                 f"ask for a size of {np.ceil(100 * least) / 100:g}, or for fewer channels"
             ) from error
         network = fresh(quantized).eval()
-        PairGuard(network, widths)()
+        round_weights(network, widths, pictures)
         found = _zipped(*form_of(network, run.imgsz), run.folder)
         around += max(0.0, found - limit)
     run.journal.keep(WIDER, widths)

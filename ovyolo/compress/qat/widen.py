@@ -18,12 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ovyolo.card import Card
-from ovyolo.compress.head_error import head_error
-from ovyolo.compress.qat.bridge import without_hooks
+from ovyolo.compress.head_error import ENOUGH_PICTURES, head_error
+from ovyolo.compress.qat.compensate import bias_of, in_floating_point, rounded_layers, steps_of
 from ovyolo.compress.qat.heads import heads_of
 from ovyolo.compress.qat.insert import picture_tensors
-from ovyolo.compress.qat.quantizers import PairGuard, WeightQuantizer
-from ovyolo.compress.qat.sparsify import effective_weights
+from ovyolo.compress.qat.quantizers import PairGuard
 from ovyolo.errors import TargetError
 
 if TYPE_CHECKING:
@@ -72,13 +71,7 @@ def choose_widths(sizes: Mapping[str, Sequence[int]], harms: Mapping[str, float]
 
 def zipped_sizes(network: Network) -> dict[str, list[int]]:
     """Bytes of each layer's weights as they are stored, zipped, at each of :data:`WIDTHS`, by the weights' names."""
-    return {layer.name: [_zipped(_steps(layer, width)[0]) for width in WIDTHS] for layer in PairGuard(network).layers}
-
-
-def _steps(layer: WeightQuantizer, width: float) -> tuple[Tensor, Tensor]:
-    """A layer's weights as whole steps, and what a step is."""
-    step = torch.maximum(layer.quantizer.scale.detach(), layer.least(width)) / 127
-    return torch.round(layer.weight() / step).clamp(-128, 127), step
+    return {layer.name: [_zipped(steps_of(layer, width)[0]) for width in WIDTHS] for layer in PairGuard(network).layers}
 
 
 def _zipped(steps: Tensor) -> int:
@@ -94,28 +87,28 @@ def harms_of(
 ) -> dict[str, float]:
     """What rounding one layer's weights does to the heads, by the weights' names: the square of their error.
 
-    It is measured in floating point, so that nothing else is rounded, with steps :data:`PROBE` times as wide.
+    It is measured in floating point, so that nothing else is rounded, with steps :data:`PROBE` times as wide, rounded
+    as they will be.
 
     Args:
         network: with quantizers; it is left as it is.
-        pictures: letterboxed, u8 BGR ``(H, W, 3)``.
+        pictures: letterboxed, u8 BGR ``(H, W, 3)``; the heads are compared in the first of them.
         card: what the heads are.
         tell: called with the number of layers that are measured.
     """
-    plain = without_hooks(network).eval()
-    weights = dict(plain.named_parameters())
-    for name, effective in effective_weights(network).items():
-        weights[name].copy_(effective)
-    plain = plain.to(memory_format=torch.channels_last)
-    x = torch.cat(picture_tensors(pictures)).contiguous(memory_format=torch.channels_last)
+    plain = in_floating_point(network)
+    parameters = dict(plain.named_parameters())
+    x = torch.cat(picture_tensors(pictures[:ENOUGH_PICTURES])).contiguous(memory_format=torch.channels_last)
     expected = heads_of(plain, x)
     harms: dict[str, float] = {}
-    for done, layer in enumerate(PairGuard(network).layers, 1):
-        weight = weights[layer.name]
-        before = weight.clone()
-        steps, step = _steps(layer, PROBE)
-        weight.copy_(steps * step)
+    probes = dict.fromkeys((layer.name for layer in PairGuard(network).layers), PROBE)
+    for layer, rounded in rounded_layers(network, probes, pictures, tell):
+        weight, bias = parameters[layer.name], parameters.get(bias_of(layer.name))
+        kept = [(one, one.clone()) for one in (weight, bias) if one is not None]
+        weight.copy_(rounded.weights)
+        if bias is not None and rounded.left is not None:
+            bias.sub_(rounded.left.to(bias))
         harms[layer.name] = (head_error(card, expected, heads_of(plain, x)).total / PROBE) ** 2
-        weight.copy_(before)
-        tell(done)
+        for one, before in kept:
+            one.copy_(before)
     return harms
