@@ -140,6 +140,27 @@ def test_a_budget_that_is_not_met_writes_nothing(inputs, tmp_path, capsys):
     assert "10.00 points" in capsys.readouterr().err and not output.exists()
 
 
+def test_what_training_only_harms_stays_as_it_was(inputs, tmp_path, capsys, monkeypatch):
+    checkpoint, data = inputs
+    output = tmp_path / "small.xml"
+    falling = iter(range(90, 0, -1))
+    really = ovyolo.compress.pipeline.StepValidation.__call__
+
+    def ever_worse(self, network):
+        ap = float(next(falling))
+        return {**really(self, network), "ap": ap, "ap50": ap}
+
+    monkeypatch.setattr(ovyolo.compress.pipeline.StepValidation, "__call__", ever_worse)
+    words = ["compress", str(checkpoint), "--data", str(data), "-o", str(output), *OPTIONS[:10], "--no-baseline"]
+    words += ["--recover-epochs", "1", "--qat-epochs", "1", "--activation", "keep", "--levels", "keep"]
+    assert main([*words, "--prune-steps", "1"]) == 0
+    assert capsys.readouterr().err.count("stays as it was") == 2
+    steps = output.with_name("small-steps")
+    for untrained, trained in (("pruned", "recovered"), ("INT8", "INT8-trained")):
+        before, after = (load_trained(steps / f"{name}.pt")[0].state_dict() for name in (untrained, trained))
+        assert before.keys() == after.keys() and all(torch.equal(value, after[key]) for key, value in before.items())
+
+
 def test_what_loses_too_much_is_tried_again_more_mildly(inputs, tmp_path, capsys, monkeypatch):
     checkpoint, data = inputs
     output = tmp_path / "mild.xml"

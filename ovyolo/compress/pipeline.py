@@ -37,7 +37,7 @@ from ovyolo.train.api import load_splits
 from ovyolo.train.augment import Augment
 from ovyolo.train.data import TrainingPictures
 from ovyolo.train.fusing import fuse_batch_norms
-from ovyolo.train.loop import Figures
+from ovyolo.train.loop import Figures, Outcome, fitness
 from ovyolo.train.network import Network, load_network, save_network
 from ovyolo.train.settings import TrainSettings
 from ovyolo.train.team import Team, joined, world_size
@@ -184,41 +184,34 @@ class Compression:
             networks["trained on"] = self._step("trained on", self._baseline, measured)
             if measured["trained on"]["ap"] > measured["original"]["ap"]:  # who knows more teaches better
                 self.tuning.teacher = self._as_teacher(networks["trained on"], team)
-        network = self.dense
+        at = "original"
+
+        def step(name: str, work: Callable[[Network], Network]) -> None:
+            nonlocal at
+            before, at = networks[at], name
+            networks[name] = self._step(name, lambda: work(before), measured)
+
         gone = self._idle_levels()
         if gone:
-            network = networks["levels"] = self._step(
-                "levels", lambda: without_levels(self.dense.to("cpu"), gone), measured
-            )
-        several = network
-        if activation_goes(self, network):
-            network = networks["activation"] = self._step(
-                "activation", lambda: with_cheaper_activations(self, several), measured
-            )
-        whole = network
-        if gone and self._coarse_maps_go(network):
-            network = networks["coarse maps"] = self._step("coarse maps", lambda: without_coarse_maps(whole), measured)
+            step("levels", lambda network: without_levels(network.to("cpu"), gone))
+        if activation_goes(self, networks[at]):
+            step("activation", lambda network: with_cheaper_activations(self, network))
+        if gone and self._coarse_maps_go(networks[at]):
+            step("coarse maps", without_coarse_maps)
         if recipe.prune_target():
-            whole = network
-            network = networks["pruned"] = self._step("pruned", lambda: prune_channels(self, whole, team), measured)
-        before = network
+            step("pruned", lambda network: prune_channels(self, network, team))
         if recipe.sparsity:
-            network = networks["sparse"] = self._step("sparse", lambda: self._sparsify(before), measured)
-        elif recipe.recover_epochs and (self._is_changed(network) or not recipe.prune_target()):
-            network = networks["recovered"] = self._step("recovered", lambda: self._recover(before), measured)
+            step("sparse", self._sparsify)
+        elif recipe.recover_epochs and (self._is_changed(networks[at]) or not recipe.prune_target()):
+            begin = measured[at]
+            step("recovered", lambda network: self._recover(network, begin))
         if recipe.quantize:
-            smooth = network
-            network = networks["INT8"] = self._step("INT8", lambda: self._quantize(smooth), measured)
+            step("INT8", self._quantize)
             if recipe.size is not None:
-                narrow = network
-                network = networks["wider steps"] = self._step(
-                    "wider steps", lambda: with_wider_steps(self, narrow), measured
-                )
+                step("wider steps", lambda network: with_wider_steps(self, network))
             if recipe.qat_epochs:
-                loose = network
-                network = networks["INT8 trained"] = self._step(
-                    "INT8 trained", lambda: self._train_quantized(loose), measured
-                )
+                untrained = measured[at]
+                step("INT8 trained", lambda network: self._train_quantized(network, untrained))
         return Steps({name: one.to("cpu").eval() for name, one in networks.items()}, measured)
 
     def _step(self, name: str, work: Callable[[], Network], measured: dict[str, Figures]) -> Network:
@@ -287,11 +280,19 @@ class Compression:
                 return False
         return True
 
-    def _recover(self, network: Network) -> Network:
-        return self.tuning.run(
+    def _recover(self, network: Network, before: Figures) -> Network:
+        trained, outcome = self.tuning.run(
             fresh(network), self.folder / "recover", title="recovering, epoch",
             epochs=self._recovery(), lr=self.recipe.lr, judge=self.judge,
-        )[0]  # fmt: skip
+        )  # fmt: skip
+        return self._better(network, before, trained, outcome)
+
+    def _better(self, network: Network, before: Figures, trained: Network, outcome: Outcome) -> Network:
+        """What a training made of ``network``, or that itself where no epoch was as good."""
+        if fitness(outcome.best) >= fitness(before):
+            return trained
+        self.say(f"no epoch was better than what was trained ({_told(before)}): it stays as it was")
+        return network
 
     def _recovery(self) -> int:
         """Epochs of recovering: all that the baseline was trained for and pruning and quantizers do not take."""
@@ -332,7 +333,7 @@ class Compression:
             ignored=float_layers(network, self.recipe.keep_float, self.imgsz),
         )  # fmt: skip
 
-    def _train_quantized(self, network: Network) -> Network:
+    def _train_quantized(self, network: Network, before: Figures) -> Network:
         student = fresh(network)
         widths = self.journal.measured.get(WIDER)
         guard = PairGuard(student, widths)
@@ -342,12 +343,12 @@ class Compression:
             PairGuard(module, widths)()  # an average of weights that cannot overflow may
             return self.judge(module)
 
-        trained, _ = self.tuning.run(
+        trained, outcome = self.tuning.run(
             student, self.folder / "qat", title="INT8, epoch", epochs=self.recipe.qat_epochs, lr=self.recipe.qat_lr,
             precision="f32", judge=judge, save=_save_trained, after_step=guard, freeze_norm=True,
         )  # fmt: skip
         PairGuard(trained, widths)()
-        return trained
+        return self._better(network, before, trained, outcome)
 
 
 def _save_trained(network: nn.Module, path: Path, figures: Figures) -> None:
