@@ -13,13 +13,14 @@ from ovyolo.compress.channels import (
     apply_plan,
     channel_scores,
     find_groups,
+    plan_for_speedup,
     plan_pruning,
     profile_network,
     recalibrate,
     schedule,
 )  # fmt: skip
 from ovyolo.compress.channels.speedup import measured_ratio
-from ovyolo.compress.speed import TOLERANCE, Form, float_form, int8_form, plan_to_measured_speed
+from ovyolo.compress.speed import Form, float_form, int8_form
 from ovyolo.compress.tuning import fresh
 from ovyolo.evaluate.predictions import write_text
 from ovyolo.train.activation import activations_of
@@ -37,6 +38,7 @@ BETWEEN = "epochs between rounds of pruning"
 PLANNED = "measured when planned, times faster"
 RANKING_BATCHES = 8
 FEW_PICTURES = 4
+TOLERANCE = 0.02  # of a speed: it is not measured more finely
 
 
 def prune_channels(run: Compression, unpruned: Network, team: Team) -> Network:
@@ -72,10 +74,12 @@ def prune_channels(run: Compression, unpruned: Network, team: Team) -> Network:
             "weigh": recipe.weigh,
         }
         if kind == "speedup" and last:
-            plan, found = plan_to_measured_speed(
-                network, dense_ir, value, by_channels, form, profile, run.say, **options
-            )
-            run.journal.keep(PLANNED, found)
+            found = plan_for_speedup(
+                network, value, run.imgsz, profile, begin=by_channels, tolerance=TOLERANCE, say=run.say,
+                measure=lambda _, smaller, __: measured_ratio({"first": dense_ir, "second": form(smaller)}), **options,
+            )  # fmt: skip
+            plan = found.plan
+            run.journal.keep(PLANNED, found.measured.value)
         else:
             whole = Target(speedup=by_channels) if kind == "speedup" else recipe.channel_target(kind, value)
             step = list(schedule(whole, steps))[number - 1]
