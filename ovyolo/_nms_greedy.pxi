@@ -47,13 +47,18 @@ cdef struct Rival:
     int32_t at, next
 
 
+# columns and rows of blocks, both ends included
+cdef struct Blocks:
+    int8_t left, top, right, bottom
+
+
 cdef struct Greedy:
     # a class's boxes, best first; boxes are named by their place here
     const Sorted* sorted
     int64_t n
     Grid* grid
-    # boxes that the grid may hold
-    int64_t most
+    # boxes that the grid may hold; and how many of the first `soon` are so many that it will not do
+    int64_t most, too_many, soon
     Reach reach
     double threshold
     bint smaller
@@ -70,6 +75,8 @@ cdef struct Greedy:
     double left, top, per_x, per_y
     int32_t* start
     int32_t* member
+    # of each box
+    Blocks* blocks
     int64_t member_capacity
     void* block
 
@@ -89,6 +96,7 @@ cdef int greedy_init(Greedy* greedy, Merge* merge, int64_t begin, int64_t end) n
     greedy.block = malloc(
         (2 * n + 1) * sizeof(Rival)
         + (3 * n + n // 4 + n + MOST_BLOCKS_A_SIDE * MOST_BLOCKS_A_SIDE + 1) * sizeof(int32_t)
+        + n * sizeof(Blocks)
     )
     if greedy.block == NULL:
         return -1
@@ -98,18 +106,19 @@ cdef int greedy_init(Greedy* greedy, Merge* merge, int64_t begin, int64_t end) n
     greedy.filed = greedy.first_rival + n
     greedy.member = greedy.filed + n
     greedy.start = greedy.member + greedy.member_capacity
+    greedy.blocks = <Blocks*> (greedy.start + MOST_BLOCKS_A_SIDE * MOST_BLOCKS_A_SIDE + 1)
     return 0
 
 
-cdef inline int64_t block_at(double coordinate, double begin, double per, int64_t side) noexcept nogil:
+cdef inline int8_t block_at(double coordinate, double begin, double per, int64_t side) noexcept nogil:
     """The row or column of blocks that a coordinate lies in: the first and the last reach to infinity."""
     cdef double index = (coordinate - begin) * per
-    return 0 if not index > 0.0 else (side - 1 if index >= <double> side else <int64_t> index)
+    return 0 if not index > 0.0 else <int8_t> (side - 1 if index >= <double> side else <int64_t> index)
 
 
-cdef inline Cells blocks_of(const Greedy* greedy, const float* box) noexcept nogil:
+cdef inline Blocks blocks_of(const Greedy* greedy, const float* box) noexcept nogil:
     """The blocks that a box lies in: none where it has no area."""
-    cdef Cells blocks
+    cdef Blocks blocks
     if not (box[2] > box[0] and box[3] > box[1]):
         blocks.left = blocks.top = 0
         blocks.right = blocks.bottom = -1
@@ -138,7 +147,7 @@ cdef void cut_into_blocks(Greedy* greedy) noexcept nogil:
     cdef double sums[4]
     cdef double x, y
     cdef const float* box
-    cdef Cells blocks
+    cdef Blocks blocks
     cdef int64_t i, members = 0, number, row, column
     greedy.side = <int64_t> ceil(sqrt(<double> greedy.n / <double> boxes_a_block))
     greedy.side = greedy.side if greedy.side < MOST_BLOCKS_A_SIDE else MOST_BLOCKS_A_SIDE
@@ -158,7 +167,7 @@ cdef void cut_into_blocks(Greedy* greedy) noexcept nogil:
     span_of_blocks(greedy.n, sums[1], sums[3], greedy.side, &greedy.top, &greedy.per_y)
     memset(greedy.start, 0, <size_t> (greedy.side * greedy.side + 1) * sizeof(int32_t))
     for i in range(greedy.n):
-        blocks = blocks_of(greedy, greedy.sorted[i].box)
+        blocks = greedy.blocks[i] = blocks_of(greedy, greedy.sorted[i].box)
         members += (blocks.right - blocks.left + 1) * (blocks.bottom - blocks.top + 1)
         if members > greedy.member_capacity:
             one_block(greedy)
@@ -172,7 +181,7 @@ cdef void cut_into_blocks(Greedy* greedy) noexcept nogil:
     greedy.start[greedy.side * greedy.side] = <int32_t> members
     for number in range(greedy.n):
         i = greedy.n - 1 - number
-        blocks = blocks_of(greedy, greedy.sorted[i].box)
+        blocks = greedy.blocks[i]
         for row in range(blocks.top, blocks.bottom + 1):
             for column in range(blocks.left, blocks.right + 1):
                 greedy.start[row * greedy.side + column] -= 1
@@ -220,7 +229,7 @@ cdef int judge_block(Greedy* greedy, int64_t begin, int64_t end) noexcept nogil:
     cdef Grid* grid = greedy.grid
     cdef double box[4]
     cdef double other[4]
-    cdef Cells blocks
+    cdef Blocks blocks
     cdef int64_t i, k, found, matching
     cdef int32_t at, better, best, surely, spot
     cdef bint alone = greedy.side == 1
@@ -251,7 +260,7 @@ cdef int judge_block(Greedy* greedy, int64_t begin, int64_t end) noexcept nogil:
                 if greedy.owner[better] == NOTHING:
                     surely = better
         if not alone:
-            blocks = blocks_of(greedy, greedy.sorted[at].box)
+            blocks = greedy.blocks[at]
         if alone or (blocks.left == blocks.right and blocks.top == blocks.bottom):
             greedy.owner[at] = best if best == surely else PENDING
         # another block may have better rivals
@@ -262,7 +271,7 @@ cdef int judge_block(Greedy* greedy, int64_t begin, int64_t end) noexcept nogil:
                     return GIVEN_UP
         # what is surely gone takes nothing with it
         if surely == NOTHING:
-            if grid.spots == greedy.most:
+            if grid.spots == greedy.most or (grid.spots == greedy.too_many and i < greedy.soon):
                 return GIVEN_UP
             spot = <int32_t> grid.spots
             memcpy(grid.spot[spot].box, greedy.sorted[at].box, 4 * sizeof(float))
@@ -312,10 +321,15 @@ cdef int merge_greedy(Merge* merge, int64_t begin, int64_t end) noexcept nogil:
     if status < 0:
         return status
     one_block(&greedy)
-    # to begin again costs what was done: of three times as many boxes at most a third
-    greedy.most = boxes_in_cache if greedy.n > 3 * boxes_in_cache else greedy.n
-    status = find_owners(&greedy)
     greedy.most = greedy.n
+    if greedy.n > 3 * boxes_in_cache:
+        # to begin again costs what was done: at most a third, and mostly less. Where boxes belong to N objects, m of
+        # them, a few, to about m - m^2 / 2N: with N what the caches hold and m a quarter of it, to seven eighths of m
+        greedy.most = boxes_in_cache
+        greedy.soon = boxes_in_cache // 4
+        greedy.too_many = greedy.soon * 7 // 8
+    status = find_owners(&greedy)
+    greedy.most, greedy.soon = greedy.n, 0
     if status == GIVEN_UP:
         cut_into_blocks(&greedy)
         status = find_owners(&greedy)

@@ -154,7 +154,8 @@ cdef inline int level_of_side(double side) noexcept nogil:
 cdef inline int64_t cell_at(double coordinate, double per) noexcept nogil:
     cdef double index = coordinate * per
     # far outside any picture all places become one; order is kept, so ranges stay right
-    index = -1e12 if index < -1e12 else (1e12 if index > 1e12 else index)
+    index = index if index > -1e12 else -1e12
+    index = index if index < 1e12 else 1e12
     # floor, which without SSE4.1 would be a call
     return <int64_t> index - (index < <double> <int64_t> index)
 

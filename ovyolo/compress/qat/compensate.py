@@ -111,7 +111,7 @@ def round_weights(network: Network, widths: Mapping[str, float], pictures: Seque
         >>> round_weights(quantized, {"model.1.conv.weight": 4.0}, pictures)  # doctest: +SKIP
     """
     parameters = dict(network.named_parameters())
-    for layer, rounded in list(rounded_layers(network, widths, pictures)):
+    for layer, rounded in rounded_layers(network, widths, pictures):
         layer.parameter.copy_(rounded.weights)
         layer.quantizer.scale.copy_(rounded.scale)
         bias = parameters.get(bias_of(layer.name))
