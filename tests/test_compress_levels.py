@@ -179,9 +179,42 @@ def test_a_level_is_idle_when_the_others_find_as_much(network, lost, idle):
     def find(_network):
         return found_in(dataset, np.setdiff1d(every, next(told)))
 
-    assert idle_levels(network, dataset, find, said.append) == idle
+    assert idle_levels(network, dataset, find, say=said.append) == idle
     assert next(told, None) is None and len(said) == len(lost)
     assert all("stride" in line for line in said)
+
+
+def test_how_much_a_level_may_find_alone_is_ones_own_choice(network):
+    dataset = data_of(*[SMALL] * 200)
+    every, fewer = np.arange(200), np.arange(196)  # without any level four of two hundred are lost
+    for most_lost, idle in ((0.005, 0), (0.019, 0), (0.02, 2)):
+        told = iter([every, fewer, fewer])
+        assert idle_levels(network, dataset, lambda _, t=told: found_in(dataset, next(t)), most_lost) == idle
+
+
+def test_the_finest_level_alone_can_be_compressed(network, tmp_path):
+    """Maps of 32 pixels a cell are behind heads of 8: a picture of 16 pixels does not come through."""
+    pytest.importorskip("nncf", reason="nncf is not installed: compression is not tested")
+    from ovyolo.compress.qat.insert import insert_quantizers
+    from ovyolo.compress.qat.sparsify import sparsify
+    from ovyolo.train.activation import dearer_activations
+    from ovyolo.train.fusing import fuse_batch_norms
+
+    least = without_levels(network, 2)
+    assert max(layer_strides(least).values()) == 32 and least.probe_side == 64
+    assert len(dearer_activations(least, "hardswish")) == 45
+    sparse = sparsify(fuse_batch_norms(least), 0.5)
+    quantized = insert_quantizers(sparse, [torch.rand(1, 3, 64, 64)], ignored=["model.24"])
+    assert [tuple(head.shape) for head in quantized(torch.rand(1, 3, 64, 96))] == [(1, 21, 8, 12)]
+
+
+def test_a_size_that_does_not_fit_the_maps_behind_the_heads_is_refused(network, tmp_path, capsys):
+    from ovyolo.cli import main
+
+    checkpoint = save_network(without_levels(network, 2), tmp_path / "least.pt")
+    assert main(["export", str(checkpoint), "-o", str(tmp_path / "least.xml"), "--imgsz", "72"]) == 2
+    assert "try a multiple of 32 or 64" in capsys.readouterr().err and not (tmp_path / "least.xml").exists()
+    assert main(["export", str(checkpoint), "-o", str(tmp_path / "least.xml"), "--imgsz", "96"]) == 0
 
 
 @pytest.mark.parametrize(("count", "score"), [(49, 0.9), (200, 0.2)])

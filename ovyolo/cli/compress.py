@@ -13,6 +13,12 @@ NUMBERS = (
     ("channels", float, "share of the channels to remove, instead of a speedup"),
     ("macs", float, "share of the multiplications to remove, instead of a speedup"),
     ("params", float, "share of the parameters to remove, instead of a speedup"),
+    (
+        "idle",
+        float,
+        "share of the small, medium or large objects that a coarse level may be alone to find and still goes, to be "
+        "learned by the others (default: 0.005)",
+    ),
     ("prune-steps", int, "rounds of pruning (default: 2)"),
     ("prune-epochs", int, "epochs between two rounds (default: 1)"),
     ("recover-epochs", int, "epochs after the last (default: 12)"),

@@ -28,7 +28,7 @@ from ovyolo.train.network import Network
 
 __all__ = ["idle_levels", "layer_strides", "without_coarse_maps", "without_levels"]
 
-MOST_LOST, LEAST_FOUND = 0.005, 50
+LEAST_FOUND = 50
 CONF, IOU = 0.25, 0.5  # what `detect` shows, and half an overlap
 SIZES, SIZE_NAMES = (32**2, 96**2), ("small", "medium", "large")
 CANNOT = "cannot do without maps of wider cells than the heads have"
@@ -133,19 +133,21 @@ def idle_levels(
     network: Network,
     dataset: DataSet,
     find: Callable[[Network], Predictions],
+    most_lost: float = 0.005,
     say: Callable[[str], None] = lambda text: None,
 ) -> int:
     """How many of the coarsest levels find nothing that the others do not find as well.
 
-    A level is idle if the network loses, without it, at most :data:`MOST_LOST` of the objects that it finds, of the
-    small, the medium and the large ones (COCO's sizes) alike: of fewer than 200 objects of a size, none. How well boxes
-    fit does not count: that is learned again. A network that hardly finds anything says nothing about its levels, and
-    ``dataset`` nothing about sizes that it does not show.
+    A level is idle if the network loses, without it, at most the share ``most_lost`` of the objects that it finds, of
+    the small, the medium and the large ones (COCO's sizes) alike: by default of fewer than 200 objects of a size, none.
+    How well boxes fit does not count: that is learned again. A network that hardly finds anything says nothing about
+    its levels, and ``dataset`` nothing about sizes that it does not show.
 
     Args:
         network: any that trains.
         dataset: the truth.
         find: what a network finds in it.
+        most_lost: see above, 0 to 1.
         say: told what was seen.
     """
 
@@ -161,7 +163,7 @@ def idle_levels(
         does = found_by(without_levels(network, count)).score_of >= CONF
         before = np.bincount(size[did], minlength=3)
         lost = np.bincount(size[did & ~does], minlength=3) - np.bincount(size[does & ~did], minlength=3)
-        idle = bool((lost <= MOST_LOST * before).all())
+        idle = bool((lost <= most_lost * before).all())
         stride = sorted(network.strides)[-count]
         told = ", ".join(f"{a} of {b} {name}" for a, b, name in zip(lost, before, SIZE_NAMES, strict=True))
         say(f"without the level of stride {stride} it loses {told} objects: the level {'can go' if idle else 'stays'}")
@@ -172,7 +174,7 @@ def idle_levels(
 
 def layer_strides(network: Network) -> dict[int, int]:
     """Input pixels a cell of each numbered layer's output, the head's left out."""
-    size = 4 * max(network.strides)
+    size = 2 * network.probe_side
     probe = copy.deepcopy(network).float().cpu().eval()
     with tapped(probe, [f"model.{index}" for index in range(len(probe.model) - 1)]) as outputs, torch.no_grad():
         probe(torch.zeros(1, 3, size, size))

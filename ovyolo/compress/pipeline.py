@@ -262,7 +262,10 @@ class Compression:
             return 0
         home = self._shared.get("levels", self)
         return int(home.journal.measure(
-            IDLE, lambda: idle_levels(self.dense.to("cpu"), self.validation, self.judge.boxes, self.say)
+            IDLE,
+            lambda: idle_levels(
+                self.dense.to("cpu"), self.validation, self.judge.boxes, self.recipe.idle, self.say
+            ),
         ))  # fmt: skip
 
     def _coarse_maps_go(self, network: Network) -> bool:

@@ -32,6 +32,9 @@ class Recipe:
             which changes nothing that the others say; ``"cut"`` also whatever is computed on cells as wide as theirs,
             if it is to recover from that; ``"auto"`` cuts where channels would have to go otherwise; ``"keep"`` removes
             nothing.
+        idle: the share of the small, the medium and the large objects that a level may be alone to find and still goes.
+            The others can learn to find them where there is training enough, on the objects of ``data``; 0.02 or 0.03
+            buys a level that finds little alone.
         weigh: what a channel's worth is divided by in the ranking: ``"params"``, ``"macs"`` or ``"ms"``, what it costs.
         prune_steps: rounds of pruning, with ``prune_epochs`` of training after each but the last.
         prune_epochs: see there.
@@ -76,6 +79,7 @@ class Recipe:
     criterion: str = "taylor"
     activation: str = "auto"
     levels: str = "auto"
+    idle: float = 0.005
     weigh: str = "params"
     prune_steps: int = 2
     prune_epochs: int = 1
@@ -114,6 +118,7 @@ class Recipe:
         )  # fmt: skip
         require(self.levels in ("auto", "cut", "heads", "keep"), "levels", self.levels, "auto, cut, heads or keep")
         require(self.weigh in ("params", "macs", "ms"), "weigh", self.weigh, "params, macs or ms")
+        require(0 <= self.idle < 1, "idle", self.idle, "a share from 0 to below 1")
         require(self.sparsify in ("global", "local"), "sparsify", self.sparsify, "global or local")
         require(self.size is None or 0 < self.size < 1, "size", self.size, "a share above 0 and below 1")
         if self.size is not None and not self.quantize:

@@ -131,7 +131,8 @@ def _concat(emitter: Any, values: list[Value], axis: int, name: str) -> Value:
     shapes = [emitter.shape(v) for v in values]
     if len({tuple(s[:axis] + s[axis + 1 :]) for s in shapes}) != 1:
         raise DimensionError(
-            f"layer {name} joins maps of different sizes {shapes}: imgsz does not fit the model's strides"
+            f"layer {name} joins maps of different sizes {shapes}: imgsz does not fit the model's strides, "
+            "try a multiple of 32 or 64"
         )
     return emitter.concat(values, name, axis)
 

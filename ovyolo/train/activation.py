@@ -7,7 +7,6 @@ costs as much again, all the more in 8 bits. ``hardswish`` (arXiv:1905.02244) fo
 from __future__ import annotations
 
 import copy
-import math
 from collections import Counter
 from collections.abc import Collection
 
@@ -77,7 +76,7 @@ def dearer_activations(network: Network, activation: str) -> dict[str, int]:
     """
     probe = copy.deepcopy(network).float().cpu().eval()
     names = [path for path, record in walk(probe.record()) if class_name(record) in REPLACED_BY[activation]]
-    size = 2 * math.ceil(max(network.strides))
+    size = network.probe_side
     with tapped(probe, names) as outputs, torch.no_grad():
         probe(torch.zeros(1, 3, size, size))
     numbers = {name: output.numel() for name, output in zip(names, outputs, strict=True)}

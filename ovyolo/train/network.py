@@ -24,6 +24,8 @@ from ovyolo.train.blocks import Block, build_layer
 
 __all__ = ["Detect", "Layers", "Network", "load_network", "save_atomically", "save_network"]
 
+COARSEST = 64  # cells, in pixels: of the levels that networks are made with
+
 
 class Detect(Block):
     """The head: one convolution a level, ``na * (5 + nc)`` channels each; no decoding."""
@@ -110,6 +112,12 @@ class Network(nn.Module):
         last = self.model[-1]
         assert isinstance(last, Detect)
         return last
+
+    @property
+    def probe_side(self) -> int:
+        """Pixels a side of pictures that are small and yet come through every layer: where coarse levels went, maps of
+        wider cells than the heads have are left."""
+        return max(COARSEST, 2 * max(self.strides))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Raw heads ``[N, na*(5+nc), H/stride, W/stride]``, one a level, of f32 RGB ``[N, 3, H, W]`` from 0 to 1."""

@@ -99,7 +99,7 @@ def graph_of(network: Network) -> Any:
         from nncf.torch.function_hook.nncf_graph.nncf_graph_builder import build_nncf_graph
         from nncf.torch.function_hook.wrapper import wrap_model
 
-        side = 2 * max(network.strides)
+        side = plain.probe_side
         with torch.no_grad():
             return build_nncf_graph(wrap_model(plain), torch.zeros(1, 3, side, side))
 

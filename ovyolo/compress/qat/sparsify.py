@@ -70,7 +70,7 @@ def sparsify(network: Network, ratio: float = 0.0, *, how: str = "global", ignor
     if is_sparse(network):
         raise UnsupportedModelError("the network has masks already: change their share with a MagnitudeSchedule")
     sparse = copy.deepcopy(network)
-    side = 2 * max(network.strides)
+    side = network.probe_side
     example = torch.zeros(1, 3, side, side, device=next(network.parameters()).device)
     names = operations_of_layers(network, tuple(ignored))
     with nncf_at_work(f"put masks into the network ({how})") as nncf:
