@@ -256,7 +256,7 @@ def test_idle_levels_go_and_their_maps_where_channels_would_have_to(inputs, tmp_
     assert "no channels need to go" in capsys.readouterr().err
     model, card = read_model(output, shared_core())
     assert len(model.outputs) == 2 and card.head.strides == (8, 16)
-    assert "stride 32 found nothing of its own" in report["notes"][0]
+    assert "gone is the level of stride 32, without which at most 0.5%" in report["notes"][0]
     assert "Hardswish in 51 of 51 places" in report["notes"][1]
     gone = {name.split(".")[1] for name, _, channels, _, _ in report["layers"] if channels == 0}
     assert gone == {"7", "8", "9", "10", "21", "23", "24"}  # of the head, the convolution of one level
