@@ -59,15 +59,12 @@ def test_less_is_lost_than_by_rounding_each_weight_by_itself(quantized: Any) -> 
 def test_what_is_rounded_is_what_is_stored(quantized: Any) -> None:
     network, widths = copy.deepcopy(quantized), widths_of(quantized)
     round_weights(network, widths, PICTURES)
-    rounded = {
-        layer.name: (layer.weight().clone(), steps_of(layer, widths[layer.name])[0])
-        for layer in PairGuard(network).layers
-    }
+    rounded = {layer.name: steps_of(layer, widths[layer.name])[0] for layer in PairGuard(network).layers}
     PairGuard(network, widths)()
     for layer in PairGuard(network).layers:  # the guard gives the scale that the rounding counted on
-        assert torch.equal(steps_of(layer, widths[layer.name])[0], rounded[layer.name][1])
+        assert torch.equal(steps_of(layer, widths[layer.name])[0], rounded[layer.name])
     stored = stored_weights(form_of(network, (64, 64))[0])
-    for name, (_, steps) in rounded.items():
+    for name, steps in rounded.items():
         held = stored[name.removesuffix(".weight").removesuffix(".conv")]
         expected = steps.flip(1) if name.startswith("model.0.") else steps  # its colours the other way round
         assert (held.astype(int) == expected.numpy()).all()
@@ -84,7 +81,7 @@ def largest_pair(steps: Any) -> int:
 def test_the_network_is_left_as_it_is_and_each_layer_comes_once(quantized: Any) -> None:
     before = {name: value.clone() for name, value in quantized.state_dict().items()}
     done: list[int] = []
-    names = [layer.name for layer, _ in rounded_layers(quantized, {}, PICTURES, done.append)]
+    names = [layer.name for layer, _ in rounded_layers(quantized, lambda _: 1.0, PICTURES, done.append)]
     assert sorted(names) == sorted(widths_of(quantized)) and done == list(range(1, len(names) + 1))
     assert all(torch.equal(before[name], value) for name, value in quantized.state_dict().items())
 
@@ -101,9 +98,10 @@ def test_zeros_of_a_sparse_network_stay() -> None:
 
 def test_mean_errors_are_taken_off_the_biases(quantized: Any) -> None:
     network = copy.deepcopy(quantized)
-    layers = {layer.name: rounded for layer, rounded in rounded_layers(quantized, widths_of(quantized), PICTURES)}
+    widths = widths_of(quantized)
+    layers = {layer.name: rounded for layer, rounded in rounded_layers(quantized, widths.__getitem__, PICTURES)}
     biases = {name: value.clone() for name, value in network.named_parameters() if name.endswith("bias")}
-    round_weights(network, widths_of(quantized), PICTURES)
+    round_weights(network, widths, PICTURES)
     changed = dict(network.named_parameters())
     seen = 0
     for name, rounded in layers.items():

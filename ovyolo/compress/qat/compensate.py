@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ovyolo.compress.moments import Moments, Sums, Window, few_of, in_chunks
-from ovyolo.compress.qat.bridge import without_hooks
 from ovyolo.compress.qat.insert import picture_tensors
 from ovyolo.compress.qat.quantizers import PairGuard, WeightQuantizer
-from ovyolo.compress.qat.sparsify import effective_weights
+from ovyolo.compress.qat.sparsify import baked
 from ovyolo.compress.rounding import compensated_steps, neighbours_of
 
 if TYPE_CHECKING:
@@ -44,15 +43,17 @@ class Rounded:
     scale: Tensor
     left: Tensor | None
 
+    @torch.no_grad()
+    def put(self, weight: Tensor, bias: Tensor | None) -> None:
+        """Write these weights over ``weight``, and take the error off the bias beside it, if there is one."""
+        weight.copy_(self.weights)
+        if bias is not None and self.left is not None:
+            bias.sub_(self.left.to(bias))
 
-@torch.no_grad()
+
 def in_floating_point(network: Network) -> Network:
     """A copy that rounds nothing, in evaluation mode; masks are in its weights."""
-    plain = without_hooks(network).eval()
-    weights = dict(plain.named_parameters())
-    for name, effective in effective_weights(network).items():
-        weights[name].copy_(effective)
-    return plain.to(memory_format=torch.channels_last)
+    return baked(network).eval().to(memory_format=torch.channels_last)
 
 
 def steps_of(layer: WeightQuantizer, width: float) -> tuple[Tensor, Tensor]:
@@ -68,7 +69,7 @@ def bias_of(weight: str) -> str:
 
 def rounded_layers(
     network: Network,
-    widths: Mapping[str, float],
+    width_of: Callable[[str], float],
     pictures: Sequence[NDArray[np.uint8]],
     tell: Callable[[int], None] = lambda done: None,
 ) -> Iterator[tuple[WeightQuantizer, Rounded]]:
@@ -78,7 +79,7 @@ def rounded_layers(
 
     Args:
         network: with quantizers.
-        widths: how many times as wide as need be each layer's steps are, by the weights' names; 1 for those left out.
+        width_of: how many times as wide as need be a layer's steps are, by the name of its weights.
         pictures: letterboxed, u8 BGR ``(H, W, 3)``; what the layers see in some of them is what rounding minds.
         tell: called with the number of layers that are done.
     """
@@ -92,31 +93,33 @@ def rounded_layers(
     able = {name: convolutions[name] for name, layer in layers.items() if name in convolutions and layer.mask is None}
     done = 0
     for name in [name for name in layers if name not in able]:
-        steps, scale = steps_of(layers[name], widths.get(name, 1.0))
+        steps, scale = steps_of(layers[name], width_of(name))
         done += 1
         yield layers[name], Rounded(steps * (scale / 127), scale, None)
         tell(done)
     for chunk in in_chunks({name: module.weight[0].numel() for name, module in able.items()}):
         for name, moments in _moments_of(plain, {name: able[name] for name in chunk}, pictures).items():
             done += 1
-            yield layers[name], _compensated(layers[name], widths.get(name, 1.0), moments)
+            yield layers[name], _compensated(layers[name], width_of(name), moments)
             tell(done)
 
 
 @torch.no_grad()
 def round_weights(network: Network, widths: Mapping[str, float], pictures: Sequence[NDArray[np.uint8]]) -> None:
-    """Round the weights of ``network`` in place; arguments as of :func:`rounded_layers`.
+    """Round the weights of ``network`` in place.
+
+    Args:
+        network: with quantizers.
+        widths: how many times as wide each layer's steps are, by the weights' names; 1 for those left out.
+        pictures: as for :func:`rounded_layers`.
 
     Example:
         >>> round_weights(quantized, {"model.1.conv.weight": 4.0}, pictures)  # doctest: +SKIP
     """
     parameters = dict(network.named_parameters())
-    for layer, rounded in rounded_layers(network, widths, pictures):
-        layer.parameter.copy_(rounded.weights)
+    for layer, rounded in rounded_layers(network, lambda name: widths.get(name, 1.0), pictures):
         layer.quantizer.scale.copy_(rounded.scale)
-        bias = parameters.get(bias_of(layer.name))
-        if bias is not None and rounded.left is not None:
-            bias.sub_(rounded.left.to(bias))
+        rounded.put(layer.parameter, parameters.get(bias_of(layer.name)))
 
 
 def _moments_of(

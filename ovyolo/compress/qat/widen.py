@@ -101,13 +101,10 @@ def harms_of(
     x = torch.cat(picture_tensors(pictures[:ENOUGH_PICTURES])).contiguous(memory_format=torch.channels_last)
     expected = heads_of(plain, x)
     harms: dict[str, float] = {}
-    probes = dict.fromkeys((layer.name for layer in PairGuard(network).layers), PROBE)
-    for layer, rounded in rounded_layers(network, probes, pictures, tell):
+    for layer, rounded in rounded_layers(network, lambda _: PROBE, pictures, tell):
         weight, bias = parameters[layer.name], parameters.get(bias_of(layer.name))
         kept = [(one, one.clone()) for one in (weight, bias) if one is not None]
-        weight.copy_(rounded.weights)
-        if bias is not None and rounded.left is not None:
-            bias.sub_(rounded.left.to(bias))
+        rounded.put(weight, bias)
         harms[layer.name] = (head_error(card, expected, heads_of(plain, x)).total / PROBE) ** 2
         for one, before in kept:
             one.copy_(before)
