@@ -52,7 +52,7 @@ def test_recipes_from_files(tmp_path):
 
 
 def test_layers_that_stay_in_floating_point_are_named():
-    assert Recipe().keep_float == ("auto",)
+    assert Recipe().keep_float == ()
     for told, kept in (("none", ()), (None, ()), ("heads", ("heads",)), ("model.9,heads", ("model.9", "heads"))):
         assert changed(Recipe(), {"keep_float": told}, "here").keep_float == kept
     for wrong in (24, [24], {"model.24": True}):

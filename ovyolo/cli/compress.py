@@ -52,8 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name}", type=kind, metavar="N", help=text)
     parser.add_argument(
         "--keep-float", metavar="LAYERS",
-        help="layers that stay in floating point, such as model.24,model.9; heads: the last convolutions; none "
-        "(default: auto, the heads where they take little of the time)",
+        help="layers that stay in floating point, such as model.24,model.9; heads: the last convolutions "
+        "(default: none)",
     )  # fmt: skip
     parser.add_argument("--criterion", choices=("taylor", "l1", "l2", "bn"), help="what channels are ranked by")
     parser.add_argument("--weigh", choices=("params", "macs", "ms"), help="the cost that worth is divided by")

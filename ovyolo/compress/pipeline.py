@@ -17,7 +17,6 @@ from torch import nn
 
 from ovyolo.compress.calibration import Calibration, choose_calibration
 from ovyolo.compress.cheaper import activation_goes, with_cheaper_activations
-from ovyolo.compress.float_layers import float_layers
 from ovyolo.compress.journal import Journal, dataset_hash
 from ovyolo.compress.levels import idle_levels, without_coarse_maps, without_levels
 from ovyolo.compress.lineup import form_of
@@ -333,7 +332,7 @@ class Compression:
         return insert_quantizers(
             fuse_batch_norms(network) if not is_sparse(network) else network,
             picture_tensors(self.pictures_to_calibrate()),
-            ignored=float_layers(network, self.recipe.keep_float, self.imgsz),
+            ignored=self.recipe.keep_float,
         )  # fmt: skip
 
     def _train_quantized(self, network: Network, before: Figures) -> Network:

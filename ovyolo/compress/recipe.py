@@ -49,8 +49,7 @@ class Recipe:
             slower and costs far less than zeros. None: any.
         qat_epochs: of training with quantizers; 0 stops at post-training quantization.
         keep_float: layers that stay in floating point where others are quantized, such as ``"model.9"``; ``"heads"``:
-            the last convolutions; ``"auto"``: these, where they take little of the time
-            (:func:`~ovyolo.compress.float_layers.float_layers`).
+            the last convolutions.
         distill: how much the heads of the uncompressed network count beside the labels; 0 for labels alone.
         features: how much the maps inside it count, where no channels are gone: what changed elsewhere is then soon
             made up for (:func:`~ovyolo.train.distill.feature_loss`).
@@ -89,7 +88,7 @@ class Recipe:
     quantize: bool = True
     size: float | None = None
     qat_epochs: int = 2
-    keep_float: tuple[str, ...] = ("auto",)
+    keep_float: tuple[str, ...] = ()
     distill: float = 1.0
     features: float = 1.0
     lr: float = 0.01
@@ -197,7 +196,7 @@ def changed(base: Recipe, changes: Any, source: str) -> Recipe:
             kept = [] if kept == "none" else kept.split(",")
         if not isinstance(kept, list | tuple) or not all(isinstance(name, str) for name in kept):
             raise DataError(
-                f"{source} has keep_float {kept!r}: it takes a list of layers, such as model.24, auto or heads, or none"
+                f"{source} has keep_float {kept!r}: it takes a list of layers, such as model.24 or heads, or none"
             )
         changes = {**changes, "keep_float": tuple(kept)}
     if any(changes.get(name) for name in ("channels", "macs", "params")) and "speedup" not in changes:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ovyolo.compress.float_layers import float_layers
 from ovyolo.train.network import Network
 
 if TYPE_CHECKING:
@@ -38,8 +37,7 @@ def int8_form(imgsz: tuple[int, int], pictures: Sequence[NDArray[np.uint8]], kee
     from ovyolo.train.fusing import fuse_batch_norms
 
     def form(network: Network) -> tuple[openvino.Model, Card]:
-        ignored = float_layers(network, keep_float, imgsz)
-        quantized = insert_quantizers(fuse_batch_norms(network), picture_tensors(pictures), ignored=ignored)
+        quantized = insert_quantizers(fuse_batch_norms(network), picture_tensors(pictures), ignored=keep_float)
         return trained_ir(quantized, imgsz)
 
     return form

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ovyolo.compress.qat.quantizers import keep_bytes_exact
+from ovyolo.train.blocks import ChannelScale
 from ovyolo.train.data import TrainingPictures
 from ovyolo.train.distill import feature_loss, head_loss, tapped
 from ovyolo.train.loop import Figures, Outcome, Trainer
@@ -122,11 +123,13 @@ class Tuning:
 
 
 def maps_of(student: Network, teacher: Network) -> list[str]:
-    """Layers whose maps are compared: blocks of several convolutions that both have, not the heads."""
+    """Layers whose maps are compared: blocks of several convolutions that both have, not the heads; what is multiplied
+    for the sake of 8 bits is other numbers than the teacher's."""
     blocks = []
     for index, pair in enumerate(zip(list(student.model)[:-1], list(teacher.model)[:-1], strict=True)):
         convolutions = [sum(isinstance(part, nn.Conv2d) for part in layer.modules()) for layer in pair]
-        if min(convolutions) > 1:
+        scaled = any(isinstance(part, ChannelScale) for layer in pair for part in layer.modules())
+        if min(convolutions) > 1 and not scaled:
             blocks.append(f"model.{index}")
     return blocks
 

@@ -297,6 +297,11 @@ def norm(b: Emitter, record: Record, x: Value, name: str) -> Value:
     return b.scale_shift(x, *batch_norm(record, name), name)
 
 
+def channel_scale(b: Emitter, record: Record, x: Value, name: str) -> Value:
+    """ovyolo's own: each channel times a number."""
+    return b.scale_shift(x, required(record, "factors", name), None, name)
+
+
 def frelu(b: Emitter, record: Record, x: Value, name: str) -> Value:
     """FReLU (arXiv:2007.11824): the larger of the input and a depthwise convolution of it."""
     weight, arguments = conv_and_norm(record, name)
@@ -321,6 +326,7 @@ LAYERS: dict[str, Layer] = {
     "ConvTranspose2d": conv_transpose,
     "DWConvTranspose2d": conv_transpose,
     "BatchNorm2d": norm,
+    "ChannelScale": channel_scale,
     "Bottleneck": bottleneck,
     "CrossConv": bottleneck,
     "BottleneckCSP": csp,

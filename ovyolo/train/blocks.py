@@ -18,7 +18,7 @@ from ovyolo.export.checkpoint import Record, attr, children, class_name, tensor
 from ovyolo.export.layers import conv_arguments, pair, pool_arguments, required
 from ovyolo.train.attention import TransformerBlock
 
-__all__ = ["Block", "build_layer", "load_tensors"]
+__all__ = ["Block", "ChannelScale", "build_layer", "load_tensors"]
 
 Maker = Callable[[Record, str], nn.Module]
 
@@ -203,6 +203,19 @@ class Concat(nn.Module):
         return torch.cat(x, self.d)
 
 
+class ChannelScale(nn.Module):
+    """Each channel times a number that training leaves alone (:mod:`ovyolo.compress.qat.balance`)."""
+
+    factors: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("factors", torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factors.view(1, -1, 1, 1)
+
+
 def load_tensors(module: nn.Module, record: Record) -> nn.Module:
     """Copy the record's own tensors into the module's parameters and buffers of the same names."""
     with torch.no_grad():
@@ -242,6 +255,10 @@ def _norm(record: Record, name: str) -> nn.Module:
     return load_tensors(made, record)
 
 
+def _scale(record: Record, name: str) -> nn.Module:
+    return load_tensors(ChannelScale(len(required(record, "factors", name))), record)
+
+
 def _pool(record: Record, name: str) -> nn.Module:
     return nn.MaxPool2d(*pool_arguments(record, name))
 
@@ -266,6 +283,7 @@ LAYERS: dict[str, Maker] = {
     "ConvTranspose2d": _conv_transpose,
     "DWConvTranspose2d": _conv_transpose,
     "BatchNorm2d": _norm,
+    "ChannelScale": _scale,
     "Bottleneck": Bottleneck,
     "CrossConv": Bottleneck,
     "BottleneckCSP": C3,

@@ -43,8 +43,8 @@ def apply_plan(network: Network, plan: Plan) -> Network:
     for name, convolution in groups.convolutions.items():
         slice_convolution(name, convolution, keep, tensors, part_of(description, name))
     for slot, kept in keep.items():
-        if slot[1] == "norm":
-            for leaf in ("weight", "bias", "running_mean", "running_var"):
+        if slot[1] in ("norm", "scale"):
+            for leaf in ("weight", "bias", "running_mean", "running_var", "factors"):
                 if f"{slot[0]}.{leaf}" in tensors:
                     tensors[f"{slot[0]}.{leaf}"] = tensors[f"{slot[0]}.{leaf}"][_index(kept, tensors)]
             _set(part_of(description, slot[0]), num_features=len(kept))

@@ -17,8 +17,8 @@ from ovyolo.errors import UnsupportedModelError
 __all__ = ["Channels", "Convolution", "Slot", "Trace"]
 
 Slot = tuple[str, str]
-"""A module's name and what of it a channel is: ``"out"``, ``"in"``, ``"norm"``; or ``"map"`` of what has no weights,
-with the name that the emitted graph has for it."""
+"""A module's name and what of it a channel is: ``"out"``, ``"in"``, ``"norm"``, ``"scale"``; or ``"map"`` of what has
+no weights, with the name that the emitted graph has for it."""
 Convolution: TypeAlias = nn.Conv2d | nn.ConvTranspose2d
 Channels = list[int]
 

@@ -108,6 +108,11 @@ def _norm(found: Trace, module: Any, x: Channels, name: str) -> Channels:
     return x
 
 
+def _scale(found: Trace, module: Any, x: Channels, name: str) -> Channels:
+    found.slots[name, "scale"] = x
+    return x
+
+
 def _chain(*parts: str) -> Walk:
     """Those of the named parts that there are, one after the other."""
 
@@ -187,6 +192,7 @@ def _transformer(found: Trace, module: Any, x: Channels, name: str) -> Channels:
 WALKS: tuple[tuple[tuple[type[nn.Module], ...], Walk], ...] = (
     ((nn.Conv2d, nn.ConvTranspose2d), _convolution),
     ((nn.BatchNorm2d,), _norm),
+    ((blocks.ChannelScale,), _scale),
     ((nn.Sequential,), _sequence),
     ((blocks.ConvBlock,), _chain("conv", "bn", "act")),
     ((blocks.FReLU,), _frelu),

@@ -122,17 +122,22 @@ def layer_operations(graph: Any) -> dict[str, list[tuple[str, int]]]:
     return found
 
 
-def operations_of_layers(network: Network, layers: tuple[str, ...]) -> list[str]:
-    """The operations of the named layers (``"model.24"``, ``"model.24.m.0"``).
+def operations_of_layers(network: Network, layers: tuple[str, ...], others: tuple[str, ...] = ()) -> list[str]:
+    """The operations of the named layers (``"model.24"``, ``"model.24.m.0"``), and of ``others``, parts without
+    weights.
 
     Raises:
         DimensionError: there is no such layer, or it has no weights.
     """
-    if not layers:
+    if not layers and not others:
         return []
     graph = graph_of(network)
     operations = layer_operations(graph)
     everything = [node.node_name for node in graph.get_all_nodes() if "/" in node.node_name]
+
+    def within(part: str) -> list[str]:
+        return [name for name in everything if name.startswith(f"{part.replace('.', '/')}/")]
+
     found: list[str] = []
     for layer in layers:
         weights = [weight for weight in operations if f"{weight}.".startswith(f"{layer}.")]
@@ -144,6 +149,7 @@ def operations_of_layers(network: Network, layers: tuple[str, ...]) -> list[str]
                 "as model.2.cv1"
             )
         # additions, activations and the like in between
-        own += [name for name in everything if name.startswith(f"{layer.replace('.', '/')}/")]
-        found += own
+        found += own + within(layer)
+    for part in others:
+        found += within(part)
     return list(dict.fromkeys(found))

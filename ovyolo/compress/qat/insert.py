@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ovyolo.compress.nncf_bridge import nncf_options
+from ovyolo.compress.qat.balance import balance_heads, scales_of
 from ovyolo.compress.qat.bridge import nncf_at_work, operations_of_layers
 from ovyolo.compress.qat.quantizers import PairGuard, is_quantized, keep_bytes_exact
 from ovyolo.compress.scheme import Scheme
@@ -40,7 +41,8 @@ def insert_quantizers(
     ignored: Sequence[str] = (),
     tell: Callable[[int], None] = lambda done: None,
 ) -> Network:
-    """A copy of ``network`` with 8-bit quantizers on weights and activations, in evaluation mode.
+    """A copy of ``network`` with 8-bit quantizers on weights and activations, in evaluation mode, the maps before its
+    heads balanced (:mod:`ovyolo.compress.qat.balance`).
 
     Best given a network without batch norms (:func:`~ovyolo.train.fusing.fuse_batch_norms`); with them, freeze them
     while training (:func:`~ovyolo.compress.qat.quantizers.freeze_batch_norms`). Make optimizer and average of what is
@@ -51,7 +53,8 @@ def insert_quantizers(
         batches: calibration pictures as the network takes them, f32 RGB ``[N, 3, H, W]`` from 0 to 1, all of one size.
         scheme: how; ``rounding`` must be ``"nearest"``. With ``overflow="pairs"`` call a
             :class:`~ovyolo.compress.qat.quantizers.PairGuard` after each step of training.
-        ignored: layers that stay in floating point, by our names: ``"model.24"``, ``"model.24.m.0"``.
+        ignored: layers that stay in floating point, by our names: ``"model.24"``, ``"model.24.m.0"``; ``"heads"`` are
+            the last convolutions.
         tell: called with the number of pictures taken in the pass under way.
 
     Raises:
@@ -67,8 +70,10 @@ def insert_quantizers(
     if not pictures:
         raise DimensionError("there are no pictures to calibrate with")
     device = next(network.parameters()).device
-    training = network.training
-    names = operations_of_layers(network, tuple(ignored))
+    last = f"model.{len(network.model) - 1}"
+    ignored = tuple(dict.fromkeys(last if name == "heads" else name for name in ignored))
+    balanced = balance_heads(network, pictures, ignored, tell)
+    names = operations_of_layers(balanced, ignored, tuple(scales_of(balanced)))
 
     def taken() -> Iterable[Tensor]:
         for done, picture in enumerate(pictures, 1):
@@ -79,12 +84,9 @@ def insert_quantizers(
         options: dict[str, Any] = nncf_options(nncf, scheme)
         if names:
             options["ignored_scope"] = nncf.IgnoredScope(names=names)
-        try:
-            quantized: Network = nncf.quantize(
-                network.eval(), nncf.Dataset(_Repeatable(taken)), subset_size=len(pictures), **options
-            )
-        finally:
-            network.train(training)
+        quantized: Network = nncf.quantize(
+            balanced, nncf.Dataset(_Repeatable(taken)), subset_size=len(pictures), **options
+        )
     keep_bytes_exact(quantized)
     if scheme.overflow == "pairs":
         PairGuard(quantized)()
