@@ -23,10 +23,12 @@ from ovyolo.compress.lineup import form_of
 from ovyolo.compress.pruning import BETWEEN, PLANNED, is_enough, prune_channels
 from ovyolo.compress.qat.insert import insert_quantizers, picture_tensors
 from ovyolo.compress.qat.quantizers import PairGuard, is_quantized
+from ovyolo.compress.qat.refit import refit_heads
 from ovyolo.compress.qat.sparsify import MagnitudeSchedule, baked, is_sparse, sparsify
 from ovyolo.compress.qat.state import load_trained, save_trained
 from ovyolo.compress.recipe import Recipe
 from ovyolo.compress.smaller import WIDER, with_wider_steps
+from ovyolo.compress.stages import Stages
 from ovyolo.compress.tuning import Tuning, fresh
 from ovyolo.errors import DataError, TrainingError, UnsupportedModelError
 from ovyolo.evaluate.predictions import Predictions
@@ -205,12 +207,13 @@ class Compression:
             begin = measured[at]
             step("recovered", lambda network: self._recover(network, begin))
         if recipe.quantize:
-            step("INT8", self._quantize)
+            floating = networks[at]
+            step("INT8", lambda network: self._refit(self._quantize(network), floating))
             if recipe.size is not None:
-                step("wider steps", lambda network: with_wider_steps(self, network))
+                step("wider steps", lambda network: self._refit(with_wider_steps(self, network), floating))
             if recipe.qat_epochs:
                 untrained = measured[at]
-                step("INT8 trained", lambda network: self._train_quantized(network, untrained))
+                step("INT8 trained", lambda network: self._train_quantized(network, untrained, floating))
         return Steps({name: one.to("cpu").eval() for name, one in networks.items()}, measured)
 
     def _step(self, name: str, work: Callable[[], Network], measured: dict[str, Figures]) -> Network:
@@ -319,7 +322,8 @@ class Compression:
         return sparsify(fuse_batch_norms(network), recipe.sparsity, how=recipe.sparsify)
 
     def pictures_to_calibrate(self) -> Sequence[NDArray[np.uint8]]:
-        """Letterboxed pictures, u8 BGR ``(H, W, 3)``, by which ranges are set and what changes do is judged."""
+        """Letterboxed training pictures, u8 BGR ``(H, W, 3)``, by which ranges are set and what changes do is
+        judged."""
         calibration = self._calibration.get(self.recipe.calibration)
         if calibration is None:
             calibration, _ = choose_calibration(
@@ -335,7 +339,18 @@ class Compression:
             ignored=self.recipe.keep_float,
         )  # fmt: skip
 
-    def _train_quantized(self, network: Network, before: Figures) -> Network:
+    def _refit(self, network: Network, floating: Network) -> Network:
+        """Fits the last convolutions of ``network`` to what ``floating`` says."""
+        pictures = self.pictures_to_calibrate()
+        plain = (baked(floating) if is_sparse(floating) else floating).to("cpu").eval()
+        with Stages(self.quiet).stage("fitting the heads", len(pictures), "picture") as tell:
+            refit_heads(network, plain, picture_tensors(pictures), self.journal.measured.get(WIDER), tell)
+        return network
+
+    def _train_quantized(self, network: Network, before: Figures, floating: Network) -> Network:
+        """Taught by what it was in floating point: rounding is all that there is to make up for."""
+        teacher = self._as_teacher(baked(floating) if is_sparse(floating) else floating, self.tuning.team)
+        tuning = replace(self.tuning, teacher=teacher, labels=0.0, distill=1.0, features=1.0)
         student = fresh(network)
         widths = self.journal.measured.get(WIDER)
         guard = PairGuard(student, widths)
@@ -345,7 +360,7 @@ class Compression:
             PairGuard(module, widths)()  # an average of weights that cannot overflow may
             return self.judge(module)
 
-        trained, outcome = self.tuning.run(
+        trained, outcome = tuning.run(
             student, self.folder / "qat", title="INT8, epoch", epochs=self.recipe.qat_epochs, lr=self.recipe.qat_lr,
             precision="f32", judge=judge, save=_save_trained, after_step=guard, freeze_norm=True,
         )  # fmt: skip

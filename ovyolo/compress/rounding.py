@@ -123,7 +123,7 @@ def round_compensated(layer: Layer, moments: Moments, pairs: bool) -> tuple[Arra
 
 
 def compensated_steps(
-    weights: Array, scale: Array, moments: Moments, limits: tuple[int, int], neighbours: Sequence[Array] = ()
+    weights: Array, scale: Array, moments: Moments, limits: tuple[Any, Any], neighbours: Sequence[Array] = ()
 ) -> tuple[Array, Array]:
     """Whole steps for weights such that sums of products with the inputs change least.
 
@@ -131,7 +131,8 @@ def compensated_steps(
         weights: float64 ``[outputs, inputs]``.
         scale: what a step is, float64 ``[outputs]``.
         moments: of the inputs.
-        limits: the largest step, and the largest sum of the steps of two neighbours of one sign.
+        limits: the largest step, and the largest sum of the steps of two neighbours of one sign: a number or
+            ``[outputs]``.
         neighbours: for each input the one that it is added to in 16 bits, -1 for none; several where it may be stored
             in several orders.
 

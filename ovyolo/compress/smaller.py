@@ -10,7 +10,7 @@ import numpy as np
 
 from ovyolo.compress.lineup import form_of
 from ovyolo.compress.qat.compensate import round_weights
-from ovyolo.compress.qat.widen import choose_widths, harms_of, zipped_sizes
+from ovyolo.compress.qat.widen import choose_widths, harms_of, shapes_of, widths_at, zipped_sizes
 from ovyolo.compress.stages import Stages
 from ovyolo.compress.tuning import fresh
 from ovyolo.errors import TargetError
@@ -44,10 +44,11 @@ def with_wider_steps(run: Compression, quantized: Network) -> Network:
     whole = _zipped(*form_of(run.dense.to("cpu"), run.imgsz), run.folder)
     limit = SLACK * run.recipe.size * whole
     model, card = form_of(quantized, run.imgsz)
-    sizes = zipped_sizes(quantized)
     pictures = run.pictures_to_calibrate()
+    shapes = shapes_of(quantized, pictures)
+    sizes = zipped_sizes(quantized, shapes)
     with Stages(run.quiet).stage("what wider steps cost", len(sizes), "layer") as tell:
-        harms = harms_of(quantized, pictures, card, tell)
+        harms = harms_of(quantized, pictures, card, tell, shapes)
     widths: dict[str, Any] = {}
     network, found = quantized, _zipped(model, card, run.folder)
     around = float(found - sum(size[0] for size in sizes.values()))
@@ -55,13 +56,14 @@ def with_wider_steps(run: Compression, quantized: Network) -> Network:
         if found <= limit:
             break
         try:
-            widths = choose_widths(sizes, harms, limit - around)
+            chosen = choose_widths(sizes, harms, limit - around)
         except TargetError as error:
             least = (sum(min(size) for size in sizes.values()) + around) / (SLACK * whole)
             raise TargetError(
                 f"the file cannot be {run.recipe.size:g} of the original's {whole / 1e6:.2f} MB, both zipped: {error}; "
                 f"ask for a size of {np.ceil(100 * least) / 100:g}, or for fewer channels"
             ) from error
+        widths = {name: widths_at(shapes, name, width) for name, width in chosen.items()}
         network = fresh(quantized).eval()
         round_weights(network, widths, pictures)
         found = _zipped(*form_of(network, run.imgsz), run.folder)

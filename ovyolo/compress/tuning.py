@@ -37,6 +37,7 @@ class Tuning:
         features: how much the maps inside it count.
         team: where to compute.
         quiet: no progress.
+        labels: how much the labels count, where there is a teacher.
     """
 
     pictures: TrainingPictures
@@ -46,6 +47,7 @@ class Tuning:
     features: float
     team: Team
     quiet: bool
+    labels: float = 1.0
 
     def loss(
         self, network: Network, seen: Sequence[Tensor] = (), told: Sequence[Tensor] = ()
@@ -76,7 +78,7 @@ class Tuning:
             pairs = [(ours, theirs) for ours, theirs in zip(seen, told, strict=True) if ours.shape == theirs.shape]
             if pairs:
                 drawn = drawn + self.features * feature_loss([one for one, _ in pairs], [other for _, other in pairs])
-            return parts._replace(total=parts.total + drawn * len(x))
+            return parts._replace(total=self.labels * parts.total + drawn * len(x))
 
         return both
 

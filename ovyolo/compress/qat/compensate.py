@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ovyolo.compress.moments import Moments, Sums, Window, few_of, in_chunks
 from ovyolo.compress.qat.insert import picture_tensors
-from ovyolo.compress.qat.quantizers import PairGuard, WeightQuantizer
+from ovyolo.compress.qat.quantizers import PairGuard, WeightQuantizer, Width
 from ovyolo.compress.qat.sparsify import baked
 from ovyolo.compress.rounding import compensated_steps, neighbours_of
 
@@ -56,7 +56,7 @@ def in_floating_point(network: Network) -> Network:
     return baked(network).eval().to(memory_format=torch.channels_last)
 
 
-def steps_of(layer: WeightQuantizer, width: float) -> tuple[Tensor, Tensor]:
+def steps_of(layer: WeightQuantizer, width: Width) -> tuple[Tensor, Tensor]:
     """A layer's weights as whole steps, each rounded by itself, and the scale: 127 steps ``width`` times as wide."""
     scale = torch.maximum(layer.quantizer.scale.detach(), layer.least(width))
     return torch.round(layer.weight() / (scale / 127)).clamp(-128, 127), scale
@@ -69,7 +69,7 @@ def bias_of(weight: str) -> str:
 
 def rounded_layers(
     network: Network,
-    width_of: Callable[[str], float],
+    width_of: Callable[[str], Width],
     pictures: Sequence[NDArray[np.uint8]],
     tell: Callable[[int], None] = lambda done: None,
 ) -> Iterator[tuple[WeightQuantizer, Rounded]]:
@@ -79,7 +79,8 @@ def rounded_layers(
 
     Args:
         network: with quantizers.
-        width_of: how many times as wide as need be a layer's steps are, by the name of its weights.
+        width_of: how many times as wide as need be a layer's steps are, by the name of its weights: a number, or one
+            for each output.
         pictures: letterboxed, u8 BGR ``(H, W, 3)``; what the layers see in some of them is what rounding minds.
         tell: called with the number of layers that are done.
     """
@@ -105,7 +106,7 @@ def rounded_layers(
 
 
 @torch.no_grad()
-def round_weights(network: Network, widths: Mapping[str, float], pictures: Sequence[NDArray[np.uint8]]) -> None:
+def round_weights(network: Network, widths: Mapping[str, Width], pictures: Sequence[NDArray[np.uint8]]) -> None:
     """Round the weights of ``network`` in place.
 
     Args:
@@ -157,7 +158,7 @@ def _window_of(module: nn.Conv2d) -> Window:
     return Window(kernel, strides, padding, padding, dilations)
 
 
-def _compensated(layer: WeightQuantizer, width: float, moments: Moments) -> Rounded:
+def _compensated(layer: WeightQuantizer, width: Width, moments: Moments) -> Rounded:
     weight = layer.weight()
     outputs, channels, *kernel = weight.shape
     _, scale = steps_of(layer, width)
@@ -165,7 +166,7 @@ def _compensated(layer: WeightQuantizer, width: float, moments: Moments) -> Roun
     if layer.order == "colours":
         orders.append(orders[0].reshape(-1, 3)[:, ::-1].reshape(-1))
     neighbours = [neighbours_of(order, int(np.prod(kernel))) for order in orders]
-    limit = int(127 // width)  # so that the guard finds the scale that it would give
+    limit = (127 // torch.as_tensor(width, dtype=torch.float64)).numpy()  # so that the guard finds what it would give
     step = (scale.double() / 127).reshape(-1).expand(outputs).numpy()
     rows = weight.double().reshape(outputs, -1).numpy()
     steps, left = compensated_steps(rows, step, moments, (limit, limit), neighbours)

@@ -7,9 +7,9 @@ overflow, which costs a seventh of a bit (:mod:`ovyolo.compress.rounding`), and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,7 @@ __all__ = [
     "quantizers_of",
 ]
 
+Width: TypeAlias = float | Sequence[float] | Tensor
 Quantizer = Any  # nncf.torch.quantization.layers.BaseQuantizer
 # parameters that NNCF adds, by the names they have in its modules
 SPECIAL = {
@@ -127,8 +128,9 @@ class WeightQuantizer:
         return weight.detach()
 
     @torch.no_grad()
-    def least(self, width: float = 1.0) -> Tensor:
-        """The least scale, like the quantizer's own, at which no two neighbours overflow; times ``width``."""
+    def least(self, width: Width = 1.0) -> Tensor:
+        """The least scale, like the quantizer's own, at which no two neighbours overflow; times ``width``, a number or
+        one for each output."""
         weight, scale = self.weight(), self.quantizer.scale
         if self.order == "colours":
             reversed_colours = weight.unflatten(1, (-1, 3)).flip(2).flatten(1, 2)
@@ -136,7 +138,9 @@ class WeightQuantizer:
         else:
             least = least_scales(weight.transpose(0, 1) if self.order == "outputs" else weight)
         least = least.amax().expand_as(scale) if scale.numel() == 1 else least.reshape(scale.shape)
-        return width * least
+        return torch.as_tensor(width, dtype=least.dtype, device=least.device).reshape(
+            least.shape if isinstance(width, Tensor | Sequence) else ()
+        ) * least  # fmt: skip
 
 
 class PairGuard:
@@ -147,8 +151,9 @@ class PairGuard:
 
     Args:
         network: with quantizers. The guard belongs to this object, not to copies of it.
-        widths: how many times as large as that the scales of some weights are to be, by the weights' names: fewer
-            different numbers, which a zip makes smaller (:func:`~ovyolo.compress.qat.widen.choose_widths`).
+        widths: how many times as large as that the scales of some weights are to be, by the weights' names, a number
+            or one for each output: fewer different numbers, which a zip makes smaller
+            (:func:`~ovyolo.compress.qat.widen.choose_widths`).
 
     Example:
         >>> guard = PairGuard(quantized)  # doctest: +SKIP
@@ -156,7 +161,7 @@ class PairGuard:
         0
     """
 
-    def __init__(self, network: Network, widths: Mapping[str, float] | None = None) -> None:
+    def __init__(self, network: Network, widths: Mapping[str, Width] | None = None) -> None:
         self.network = network
         self.widths = widths or {}
         parameters = dict(network.named_parameters())
