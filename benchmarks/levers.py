@@ -168,7 +168,7 @@ class Levers:
         self.out.mkdir(parents=True, exist_ok=True)
         recipe = Recipe(
             speedup=None, channels=0.3, activation="keep", levels="keep", prune_steps=1, recover_epochs=options.epochs,
-            sparsity=0.0, qat_epochs=options.qat_epochs, batch=options.batch, lr=options.lr,
+            sparsity=0.0, qat_epochs=options.qat_epochs, batch=options.batch, lr=options.lr, distill=1.0, features=1.0,
         )  # fmt: skip
         self.base = Compression(
             options.model, self.data(), self.out / BASE, recipe, self.imgsz, device=options.device, quiet=options.quiet
