@@ -49,8 +49,7 @@ SETTINGS = TrainSettings(
 # all that decides is said here, so that other defaults make the same model
 RECIPE = Recipe(
     speedup=None, activation="hardswish", recover_epochs=6, sparsity=0.0, quantize=True, qat_epochs=1, distill=1.0,
-    features=1.0,
-    lr=0.005, qat_lr=0.0005, batch=16, calibration=128, baseline=False, max_drop=None, seed=TRAINING_SEED,
+    features=1.0, lr=0.005, qat_lr=0.0005, batch=16, calibration=128, baseline=False, max_drop=None, seed=TRAINING_SEED,
     keep_float=(),
 )  # fmt: skip
 SMOKE = {

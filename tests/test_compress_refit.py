@@ -106,6 +106,16 @@ def test_what_does_not_hold_for_others_is_not_learnt(network, monkeypatch):
     assert refit_heads(copy.deepcopy(network), Raving(), LEARNT[:4]) == []
 
 
+def test_a_teacher_who_says_no_numbers_teaches_nothing(network):
+    other = moved(network)
+    mad = copy.deepcopy(network)
+    with torch.no_grad():
+        mad.head.m[0].bias[0] = float("nan")
+    before = {name: value.clone() for name, value in other.state_dict().items()}
+    assert refit_heads(other, mad, LEARNT) == ["model.9.m.1"]
+    assert torch.equal(before["model.9.m.0.weight"], other.state_dict()["model.9.m.0.weight"])
+
+
 def test_it_is_the_regression_that_it_says(network, monkeypatch):
     """Against NumPy's least squares, of every cell, with the ridge as rows of its own."""
     monkeypatch.setattr(refit, "SHOWN", -1.0)

@@ -138,9 +138,9 @@ class WeightQuantizer:
         else:
             least = least_scales(weight.transpose(0, 1) if self.order == "outputs" else weight)
         least = least.amax().expand_as(scale) if scale.numel() == 1 else least.reshape(scale.shape)
-        return torch.as_tensor(width, dtype=least.dtype, device=least.device).reshape(
-            least.shape if isinstance(width, Tensor | Sequence) else ()
-        ) * least  # fmt: skip
+        if isinstance(width, int | float):
+            return width * least
+        return torch.as_tensor(width, dtype=least.dtype, device=least.device).reshape(least.shape) * least
 
 
 class PairGuard:

@@ -152,7 +152,7 @@ class _Head:
             free[..., :-1] = (self.weight != 0).unflatten(0, free.shape[:2])
         if min(one.cells, other.cells) < LEAST_CELLS * free.shape[2]:
             return False
-        if other.gain(one.solved(free)) + one.gain(other.solved(free)) <= 0:
+        if not other.gain(one.solved(free)) + one.gain(other.solved(free)) > 0:  # nor where it is no number
             return False
         added = (one + other).solved(free).flatten(0, 1)
         with torch.no_grad():
