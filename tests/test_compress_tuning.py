@@ -51,8 +51,8 @@ def test_the_loss_is_labels_heads_and_maps(tuning: Tuning) -> None:
         heads, taught = student(x), teacher(x)
         maps, taught_maps = list(seen), list(told)
 
-        def total(distill: float, features: float) -> float:
-            loss = replace(tuning, distill=distill, features=features).loss(student, seen, told)
+        def total(distill: float, features: float, weight: float = 1.0) -> float:
+            loss = replace(tuning, distill=distill, features=features, labels=weight).loss(student, seen, told)
             return float(loss(heads, targets, x).total)
 
         labels = total(0.0, 0.0)
@@ -61,6 +61,7 @@ def test_the_loss_is_labels_heads_and_maps(tuning: Tuning) -> None:
         assert drawn > 0 and alike > 0
         assert total(1.0, 0.0) == pytest.approx(labels + drawn, rel=1e-5)
         assert total(0.5, 3.0) == pytest.approx(labels + 0.5 * drawn + 3 * alike, rel=1e-5)
+        assert total(1.0, 1.0, weight=0.0) == pytest.approx(drawn + alike, rel=1e-5)
 
 
 def test_maps_that_lost_channels_are_not_compared(tuning: Tuning) -> None:
