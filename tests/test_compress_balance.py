@@ -1,4 +1,4 @@
-"""The maps before the heads, made fit for 8 bits: the same numbers, channels of one size, finer steps."""
+"""The maps before the heads, made fit for 8 bits: the same numbers, larger channels, finer steps."""
 
 from __future__ import annotations
 

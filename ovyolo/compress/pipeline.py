@@ -207,7 +207,7 @@ class Compression:
             begin = measured[at]
             step("recovered", lambda network: self._recover(network, begin))
         if recipe.quantize:
-            floating = networks[at]
+            floating = baked(networks[at]).eval()  # a copy that says what the quantized one should say
             step("INT8", lambda network: self._refit(self._quantize(network), floating))
             if recipe.size is not None:
                 step("wider steps", lambda network: self._refit(with_wider_steps(self, network), floating))
@@ -342,14 +342,14 @@ class Compression:
     def _refit(self, network: Network, floating: Network) -> Network:
         """Fits the last convolutions of ``network`` to what ``floating`` says."""
         pictures = self.pictures_to_calibrate()
-        plain = (baked(floating) if is_sparse(floating) else floating).to("cpu").eval()
+        floating.to(next(network.parameters()).device)
         with Stages(self.quiet).stage("fitting the heads", len(pictures), "picture") as tell:
-            refit_heads(network, plain, picture_tensors(pictures), self.journal.measured.get(WIDER), tell)
+            refit_heads(network, floating, picture_tensors(pictures), self.journal.measured.get(WIDER), tell)
         return network
 
     def _train_quantized(self, network: Network, before: Figures, floating: Network) -> Network:
         """Taught by what it was in floating point: rounding is all that there is to make up for."""
-        teacher = self._as_teacher(baked(floating) if is_sparse(floating) else floating, self.tuning.team)
+        teacher = self._as_teacher(floating, self.tuning.team)
         tuning = replace(self.tuning, teacher=teacher, labels=0.0, distill=1.0, features=1.0)
         student = fresh(network)
         widths = self.journal.measured.get(WIDER)

@@ -7,11 +7,13 @@ channels of all layers at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from ovyolo.train.distill import tapped
 
 if TYPE_CHECKING:
     from ovyolo.train.network import Network
@@ -43,29 +45,15 @@ def channel_influence(network: Network, layers: Collection[str], pictures: Seque
     """
     generator = torch.Generator().manual_seed(SEED)
     found: dict[str, Tensor] = {}
-    outputs: dict[str, Tensor] = {}
-
-    def keep(name: str) -> Callable[[nn.Module, object, Tensor], None]:
-        def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-            outputs[name] = output
-
-        return hook
-
-    handles = [network.get_submodule(name).register_forward_hook(keep(name)) for name in layers]
+    names = list(layers)
     device = next(network.parameters()).device
-    try:
+    with tapped(network, names) as outputs, torch.enable_grad():
         for picture in pictures:
-            with torch.enable_grad():
-                total = _in_random_proportions(
-                    network, network(picture.to(device, copy=True).requires_grad_()), generator
-                )
-                gradients = torch.autograd.grad(total, list(outputs.values()))
-            for name, gradient in zip(outputs, gradients, strict=True):
+            heads = network(picture.to(device, copy=True).requires_grad_())
+            gradients = torch.autograd.grad(_in_random_proportions(network, heads, generator), outputs)
+            for name, gradient in zip(names, gradients, strict=True):
                 squares = gradient.square().sum((0, 2, 3))
                 found[name] = found[name] + squares if name in found else squares
-    finally:
-        for handle in handles:
-            handle.remove()
     return {name: squares / squares.mean().clamp(min=1e-30) for name, squares in found.items()}
 
 

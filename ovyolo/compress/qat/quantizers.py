@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PairGuard",
     "WeightQuantizer",
+    "Width",
     "freeze_batch_norms",
     "is_quantized",
     "keep_bytes_exact",
