@@ -32,7 +32,6 @@ from ovyolo.compress.recipe import Recipe
 from ovyolo.dataset import load_dataset
 from ovyolo.errors import OvyoloError
 from ovyolo.evaluate.predictions import write_text
-from ovyolo.export.provenance import provenance
 
 BASE = "channels-30"
 COMMON = ("original", "trained on")
@@ -173,7 +172,6 @@ class Levers:
         self.base = Compression(
             options.model, self.data(), self.out / BASE, recipe, self.imgsz, device=options.device, quiet=options.quiet
         )
-        self.made = provenance(options.model)
         # of another machine, times would not be comparable
         self.machine = {**describe(), "torch": version("torch"), "nncf": version("nncf")}
         inputs = {**self.base.journal.inputs, "machine": {k: self.machine[k] for k in ("cpu", "openvino")}}
@@ -220,13 +218,14 @@ class Levers:
             run = self.base.again(f"group-{name}", self.recipe_of(group), group.shared)
         steps = run.run()
         networks = {step: one for step, one in steps.networks.items() if step == "original" or step in group.rows}
-        told = line_up(networks, self.imgsz, run.folder / "steps", self.made)
+        paths = {step: run.ir_of(step, one) for step, one in networks.items()}
+        told = line_up(networks, paths, self.imgsz)
         return [
             {
                 "title": title, "step": step, "epochs": trained(steps, step, run.recipe),
                 **{key: steps.measured[step][key] for key in ("ap", "ap50", "ap_small")},
                 **{key: told[step][key] for key in MEASURED}, "original_ms": told["original"]["ms"],
-                "peak_bytes": self.peak(run.folder / "steps" / told[step]["file"]),
+                "peak_bytes": self.peak(paths[step]),
             }
             for step, title in group.rows.items() if step in told
         ]  # fmt: skip

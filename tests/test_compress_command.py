@@ -13,6 +13,7 @@ pytest.importorskip("nncf", reason="nncf is not installed: compression is not te
 from reference.squares import write_squares  # noqa: E402
 from reference.tiny_network import tiny_network  # noqa: E402
 
+import ovyolo.compress.forms  # noqa: E402
 import ovyolo.compress.pipeline  # noqa: E402
 import ovyolo.compress.tuning  # noqa: E402
 from ovyolo import Detector  # noqa: E402
@@ -111,8 +112,14 @@ def test_steps_that_are_done_are_not_done_again(done, capsys, monkeypatch):
         monkeypatch.setattr(ovyolo.compress.pipeline.Compression, name, fail)
     for name in ("with_cheaper_activations", "prune_channels", "with_wider_steps"):
         monkeypatch.setattr(ovyolo.compress.pipeline, name, fail)
+    converted = []
+    really = ovyolo.compress.forms.trained_ir
+    monkeypatch.setattr(ovyolo.compress.forms, "trained_ir", lambda *args: converted.append(1) or really(*args))
     output.unlink()
+    output.with_name("small-steps").joinpath("steps", "INT8.bin").unlink()
     assert main(words) == 0
+    # what is gone; the last, for the objects that it finds; and what is written
+    assert len(converted) == 3
     assert capsys.readouterr().err.count("done before") == 7
     after = json.loads(output.with_suffix(".compress.json").read_text())
     assert [step["ap"] for step in after["steps"]] == [step["ap"] for step in before["steps"]]

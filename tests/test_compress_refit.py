@@ -13,8 +13,8 @@ pytest.importorskip("nncf", reason="NNCF is not installed: training with quantiz
 
 from reference.tiny_network import tiny_network, tiny_pictures  # noqa: E402
 
+from ovyolo.compress.forms import form_of  # noqa: E402
 from ovyolo.compress.head_error import head_error  # noqa: E402
-from ovyolo.compress.lineup import form_of  # noqa: E402
 from ovyolo.compress.qat import refit  # noqa: E402
 from ovyolo.compress.qat.heads import heads_of  # noqa: E402
 from ovyolo.compress.qat.influence import channel_influence  # noqa: E402

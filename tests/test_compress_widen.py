@@ -17,8 +17,8 @@ pytest.importorskip("nncf", reason="NNCF is not installed: training with quantiz
 
 from reference.tiny_network import tiny_network, tiny_pictures  # noqa: E402
 
+from ovyolo.compress.forms import form_of  # noqa: E402
 from ovyolo.compress.head_error import head_error  # noqa: E402
-from ovyolo.compress.lineup import form_of  # noqa: E402
 from ovyolo.compress.qat.check import stored_weights  # noqa: E402
 from ovyolo.compress.qat.compensate import in_floating_point  # noqa: E402
 from ovyolo.compress.qat.insert import insert_quantizers, picture_tensors  # noqa: E402

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ovyolo.compress.compress_report import write_page
+from ovyolo.compress.forms import form_of
 from ovyolo.compress.latency import machine
-from ovyolo.compress.lineup import form_of, line_up
+from ovyolo.compress.lineup import line_up
 from ovyolo.compress.pipeline import Compression
 from ovyolo.compress.qat.check import check_ir
 from ovyolo.compress.recipe import Recipe
@@ -102,8 +103,8 @@ def compress(
     )  # fmt: skip
     found = search(first)
     run, steps, recipe = found.run, found.steps, found.run.recipe
-    made = provenance(source)
-    measured = line_up(steps.networks, imgsz, folder / "steps", made)
+    paths = {name: run.ir_of(name, network) for name, network in steps.networks.items()}
+    measured = line_up(steps.networks, paths, imgsz)
     last = list(steps.networks)[-1]
     report: dict[str, Any] = {
         "model": source.name, "data": str(data), "output": target.name, "imgsz": list(imgsz),
@@ -113,8 +114,8 @@ def compress(
     }  # fmt: skip
     smaller = measured[last]["zipped"] / measured["original"]["zipped"]
     final, reference = steps.networks[last], reference_of(steps)
-    dataset, before = run.judge.boxes(steps.networks[reference]).without_failed(run.validation)
-    after = run.judge.boxes(final).without_failed(run.validation)[1]
+    dataset, before = run.found(reference, steps.networks[reference]).without_failed(run.validation)
+    after = run.found(last, final).without_failed(run.validation)[1]
     changed, pictures = compare_found(dataset, before, after)
     report |= {
         "reference": reference, "drop": drop_of(steps), "speedup": measured[last]["speedup"], "tries": found.tried,
@@ -126,7 +127,7 @@ def compress(
     report["layers"] = _layers(steps.networks["original"], final, imgsz)
     scores = {name: value for name, value in steps.measured[last].items() if not isinstance(value, dict)}
     facts = {"compressed": {"recipe": report["recipe"], "speedup": report["speedup"], "drop": report["drop"]}}
-    save_ir(ir, replace(card, made={**made, **facts}, scores={"val": scores, "data": str(data)}), target)
+    save_ir(ir, replace(card, made={**provenance(source), **facts}, scores={"val": scores, "data": str(data)}), target)
     json_path = target.with_suffix(".compress.json")
     write_text(json_path, json.dumps(report, indent=1, ensure_ascii=False))
     page = write_page(target.with_suffix(".compress.html"), report, pictures)

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from ovyolo.card import Card
 from ovyolo.compress.channels import recalibrate
+from ovyolo.compress.forms import form_of
 from ovyolo.compress.head_error import ENOUGH_PICTURES, head_error
-from ovyolo.compress.lineup import form_of
 from ovyolo.compress.pruning import inputs_of, is_enough
 from ovyolo.compress.qat.heads import heads_of
 from ovyolo.compress.qat.insert import picture_tensors

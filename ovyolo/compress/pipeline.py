@@ -17,9 +17,9 @@ from torch import nn
 
 from ovyolo.compress.calibration import Calibration, choose_calibration
 from ovyolo.compress.cheaper import activation_goes, with_cheaper_activations
+from ovyolo.compress.forms import StepValidation
 from ovyolo.compress.journal import Journal, dataset_hash
 from ovyolo.compress.levels import idle_levels, without_coarse_maps, without_levels
-from ovyolo.compress.lineup import form_of
 from ovyolo.compress.pruning import BETWEEN, PLANNED, is_enough, prune_channels
 from ovyolo.compress.qat.insert import insert_quantizers, picture_tensors
 from ovyolo.compress.qat.quantizers import PairGuard, is_quantized
@@ -32,6 +32,8 @@ from ovyolo.compress.stages import Stages
 from ovyolo.compress.tuning import Tuning, fresh
 from ovyolo.errors import DataError, TrainingError, UnsupportedModelError
 from ovyolo.evaluate.predictions import Predictions
+from ovyolo.export.portable import save_ir
+from ovyolo.export.provenance import provenance
 from ovyolo.io.output import make_folder
 from ovyolo.train.activation import activations_of
 from ovyolo.train.api import load_splits
@@ -42,7 +44,6 @@ from ovyolo.train.loop import Figures, Outcome, fitness
 from ovyolo.train.network import Network, load_network, save_network
 from ovyolo.train.settings import TrainSettings
 from ovyolo.train.team import Team, joined, world_size
-from ovyolo.train.validate import Validation
 
 __all__ = ["Compression", "Steps"]
 
@@ -56,20 +57,6 @@ class Steps:
 
     networks: dict[str, Network]
     measured: dict[str, Figures]
-
-
-class StepValidation(Validation):
-    """Judges networks by the IR that they become, with quantizers and masks or without."""
-
-    def __call__(self, network: nn.Module) -> Figures:
-        """Figures in points of AP."""
-        assert isinstance(network, Network)
-        return self.judge.score(self.boxes(network))
-
-    def boxes(self, network: Network) -> Predictions:
-        """What the network finds in the validation pictures."""
-        model, card = form_of(network, self.imgsz)
-        return self.judge.predict(model, card=card)
 
 
 class Compression:
@@ -130,6 +117,7 @@ class Compression:
         self.judge = StepValidation(validation, self.dense, imgsz, skip_bad=skip_bad)
         self.pictures = TrainingPictures(training, imgsz, settings.augment, recipe.seed)
         self._shared: dict[str, Compression] = {}
+        self._found: dict[str, Predictions] = {}
         self._calibration: dict[int, Calibration] = {}
         self._open_journal()
 
@@ -148,6 +136,7 @@ class Compression:
         out alike, and are taken from here."""
         other = copy.copy(self)
         other.recipe, other.folder = recipe, make_folder(self.folder / name)
+        other._found = {}
         other._shared = {step: self._shared.get(step, self) for step in shared}
         other._open_journal()
         return other
@@ -177,7 +166,7 @@ class Compression:
         )  # fmt: skip
         measured: dict[str, Figures] = {}
         home = self._shared.get("original", self)
-        measured["original"] = home.journal.measure("original", lambda: self.judge(self.dense.to("cpu")))
+        measured["original"] = home.journal.measure("original", lambda: self._judged("original", self.dense.to("cpu")))
         self.dense.to(team.device)
         self.say(f"the original: {_told(measured['original'])}")
         networks = {"original": self.dense}
@@ -227,13 +216,40 @@ class Compression:
         network = work().to("cpu", memory_format=torch.contiguous_format).eval()
         plain = not is_quantized(network) and not is_sparse(network)
         save_network(network, path) if plain else save_trained(network, path)
-        measured[name] = home.journal.keep(name, self.judge(network))
+        measured[name] = home.journal.keep(name, self._judged(name, network))
         self.say(f"{name}: {_told(measured[name])}")
         return network
+
+    def _judged(self, step: str, network: Network) -> Figures:
+        figures = self.judge(network)
+        self._keep(step, network)
+        return figures
+
+    def _keep(self, step: str, network: Network) -> Path:
+        """Write a step's IR and remember what it found."""
+        home = self._shared.get(step, self)
+        model, card, home._found[step] = self.judge.judged(network)
+        return save_ir(model, replace(card, made={**provenance(self.source), "step": step}), self._ir_path(step))
+
+    def _ir_path(self, step: str) -> Path:
+        return self.path_of(step).parent / "steps" / self.path_of(step).with_suffix(".xml").name
 
     def path_of(self, step: str) -> Path:
         """The checkpoint of a step."""
         return self._shared.get(step, self).folder / f"{step.replace(' ', '-')}.pt"
+
+    def ir_of(self, step: str, network: Network) -> Path:
+        """The IR of a step, whose network is ``network``: it may have been deleted since."""
+        path = self._ir_path(step)
+        whole = path.is_file() and path.with_suffix(".bin").is_file()
+        return path if whole else self._keep(step, network)
+
+    def found(self, step: str, network: Network) -> Predictions:
+        """What the network of a step finds in the validation pictures."""
+        home = self._shared.get(step, self)
+        if step not in home._found:
+            self._keep(step, network)
+        return home._found[step]
 
     @property
     def planned_speedup(self) -> float | None:

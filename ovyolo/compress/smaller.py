@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ovyolo.compress.lineup import form_of
+from ovyolo.compress.forms import form_of
 from ovyolo.compress.qat.compensate import round_weights
 from ovyolo.compress.qat.widen import choose_widths, harms_of, shapes_of, widths_at, zipped_sizes
 from ovyolo.compress.stages import Stages
