@@ -12,7 +12,7 @@ from ovyolo.errors import DataError, DimensionError
 
 def test_the_defaults_hold_together():
     assert Recipe().prune_target() == ("speedup", 3.0)
-    assert FAST.epochs < Recipe().epochs and FAST.prune_target() == ("speedup", 2.5)
+    assert FAST.epochs < Recipe().epochs and FAST.prune_target() == ("speedup", 2.7)
     assert Recipe(quantize=False, prune_steps=1, recover_epochs=5, sparsity=0).epochs == 5
     assert Recipe(speedup=None, recover_epochs=1, qat_epochs=0).prune_target() is None
 

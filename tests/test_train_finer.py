@@ -131,10 +131,10 @@ def test_it_trains_exports_quantizes_and_detects(levels, network, tmp_path, caps
         assert main(["quantize", float_ir, "--data", str(data), "-o", small, "--quiet"]) == 0
     else:
         words = ["compress", str(best), "--data", str(data), "-o", small, "--imgsz", "64", "--macs", "0.2"]
-        words += ["--batch", "8", "--prune-steps", "1", "--recover-epochs", "0", "--qat-epochs", "1", "--no-baseline"]
+        words += ["--batch", "8", "--prune-steps", "1", "--recover-epochs", "1", "--ptq-only", "--no-baseline"]
         words += ["--levels", "keep", "--activation", "keep"]
         assert main([*words, "--precision", "f32", "--device", "cpu", "--quiet"]) == 0
-        assert json.loads((tmp_path / "8.compress.json").read_text())["steps"][-1]["name"] == "INT8 trained"
+        assert json.loads((tmp_path / "8.compress.json").read_text())["steps"][-1]["name"] == "INT8"
     picture = np.random.default_rng(0).integers(0, 256, (150, 200, 3), np.uint8)
     for path in (float_ir, small):
         detector = Detector(path, conf=0.01)

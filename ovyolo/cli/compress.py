@@ -9,7 +9,7 @@ from ovyolo.cli.arguments import image_size, positive
 from ovyolo.cli.augmentation import add_augmentation, augmentation_of
 
 NUMBERS = (
-    ("speedup", float, "times faster than the FP32 original, everything together (default: 3; with --fast 2.5)"),
+    ("speedup", float, "times faster than the FP32 original, everything together (default: 3; with --fast 2.7)"),
     ("channels", float, "share of the channels to remove, instead of a speedup"),
     ("macs", float, "share of the multiplications to remove, instead of a speedup"),
     ("params", float, "share of the parameters to remove, instead of a speedup"),
