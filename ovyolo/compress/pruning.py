@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from statistics import geometric_mean
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,6 +21,7 @@ from ovyolo.compress.channels import (
     schedule,
 )  # fmt: skip
 from ovyolo.compress.channels.speedup import measured_ratio
+from ovyolo.compress.lineup import COMPILATIONS
 from ovyolo.compress.speed import Form, float_form, int8_form
 from ovyolo.compress.tuning import fresh
 from ovyolo.evaluate.predictions import write_text
@@ -118,8 +120,9 @@ def reached(run: Compression, network: Network) -> float:
         if kind != "speedup":
             amounts = amounts_of(run.dense, run.imgsz), amounts_of(network, run.imgsz)
             return run.recipe.channel_target(kind, value).reached(*amounts)
-        dense_ir = float_form(run.imgsz)(run.dense)
-        return measured_ratio({"first": dense_ir, "second": _form_of(run)(network)}).value
+        both = {"first": float_form(run.imgsz)(run.dense), "second": _form_of(run)(network)}
+        # who looks for the least that is enough finds what was lucky, where only one compilation is measured
+        return geometric_mean(measured_ratio(both).value for _ in range(COMPILATIONS))
 
     kinds = " and ".join(f"{count} {kind}" for kind, count in sorted(activations_of(network).items()))
     name = f"with {params} parameters and {kinds or 'no activations'}"
