@@ -34,9 +34,9 @@ Image = NDArray[np.uint8]
 Rows = list[tuple[list[float], float, int]]
 
 
-def as_users_write_it(path: Path, conf: float) -> tuple[Callable[[Image], Rows], tuple[str, ...]]:
+def as_users_write_it(path: Path, conf: float, precision: str) -> tuple[Callable[[Image], Rows], tuple[str, ...]]:
     model, card = usual_model(path)
-    config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
     request = ov.Core().compile_model(model, "CPU", config).create_infer_request()
     height, width = card.imgsz
 
@@ -58,8 +58,10 @@ def as_users_write_it(path: Path, conf: float) -> tuple[Callable[[Image], Rows],
     return detect, card.names
 
 
-def with_our_detector(path: Path, conf: float, stack: ExitStack) -> tuple[Callable[[Image], Rows], tuple[str, ...]]:
-    session, card = open_session(path, slots=1)
+def with_our_detector(
+    path: Path, conf: float, precision: str, stack: ExitStack
+) -> tuple[Callable[[Image], Rows], tuple[str, ...]]:
+    session, card = open_session(path, slots=1, precision=precision)
     stack.callback(session.close)
     decode = partial(
         Decoder(card), conf=conf, iou=0.6, max_det=MAX_DET, multi_label=conf < 0.1, device=session.device
@@ -76,7 +78,7 @@ def with_our_detector(path: Path, conf: float, stack: ExitStack) -> tuple[Callab
 
 
 def sahi_way(
-    path: Path, tile: int, full: bool, *, native: bool, conf: float, stack: ExitStack
+    path: Path, tile: int, full: bool, *, native: bool, conf: float, precision: str, stack: ExitStack
 ) -> Callable[[Image], Detections]:
     """SAHI over a picture, its detector being ovyolo's (``native``) or one as its users write it."""
     from sahi.models.base import DetectionModel
@@ -84,7 +86,9 @@ def sahi_way(
     from sahi.prediction import ObjectPrediction
 
     file = model_file(path, None, None)
-    detect, names = with_our_detector(file, conf, stack) if native else as_users_write_it(file, conf)
+    detect, names = (
+        with_our_detector(file, conf, precision, stack) if native else as_users_write_it(file, conf, precision)
+    )
 
     class Detector(DetectionModel):
         def load_model(self) -> None:

@@ -94,7 +94,9 @@ class Mosaics:
 def our_way(path: Path, text: str, options: argparse.Namespace, stack: ExitStack) -> Look:
     """One of ovyolo's ways, with a session of its own."""
     variant = Variant.parse(text)
-    session, card = open_session(model_file(path, variant.imgsz, None), slots=None, hint=options.hint)
+    session, card = open_session(
+        model_file(path, variant.imgsz, None), slots=None, hint=options.hint, precision=options.precision
+    )
     stack.callback(session.close)
     session = session.another(session.slots + 1)
     decode = partial(
@@ -111,7 +113,7 @@ def our_way(path: Path, text: str, options: argparse.Namespace, stack: ExitStack
 
 def bare_way(path: Path, tiles: int, options: argparse.Namespace, stack: ExitStack) -> Callable[[], None]:
     """The network alone, as often as a picture has tiles: no picture goes in, nothing is done with what comes out."""
-    session, _ = open_session(model_file(path, None, None), slots=None, hint=options.hint)
+    session, _ = open_session(model_file(path, None, None), slots=None, hint=options.hint, precision=options.precision)
     stack.callback(session.close)
     session = session.another(session.slots + 1)
 
@@ -140,6 +142,7 @@ def main() -> None:
     parser.add_argument("--layouts", type=int, default=1, help="so many orders of the pictures on the mosaics")
     parser.add_argument("--conf", type=float, default=0.001)
     parser.add_argument("--hint", default="throughput", help="ovyolo's sessions: latency or throughput")
+    parser.add_argument("--precision", choices=("f32", "bf16"), default="f32", help="of everyone's arithmetic")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--smoke", action="store_true")
     options = parser.parse_args()
@@ -175,7 +178,7 @@ def run(options: argparse.Namespace) -> None:
         picture = np.asarray(cv2.resize(picture, None, fx=options.enlarge, fy=options.enlarge), np.uint8)
         size = picture.shape[:2]
         print(f"{options.picture.name}, enlarged to {picture.shape[1]}x{picture.shape[0]}", end="")
-    print(f"; {options.model.name}, conf {options.conf}, ovyolo hint {options.hint}\n", flush=True)
+    print(f"; {options.model.name}, conf {options.conf}, ovyolo hint {options.hint}, {options.precision}\n", flush=True)
     with ExitStack() as stack:
         ways: dict[str, Look] = {}
         if options.sahi:
@@ -184,8 +187,9 @@ def run(options: argparse.Namespace) -> None:
                 ways[f"{text}  ovyolo"] = our_way(options.model, text, options, stack)
                 for name, native in (("SAHI, as users write it", False), ("SAHI, ovyolo's detector", True)):
                     ways[f"{text}  {name}"] = sahi_way(
-                        options.model, options.tile, full, native=native, conf=options.conf, stack=stack
-                    )
+                        options.model, options.tile, full, native=native, conf=options.conf,
+                        precision=options.precision, stack=stack,
+                    )  # fmt: skip
         else:
             for text in options.curve if options.smoke else CURVE:
                 ways[text] = our_way(options.model, text, options, stack)
