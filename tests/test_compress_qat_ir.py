@@ -206,8 +206,12 @@ def test_the_network_stays_as_it_is(sparse: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["yolov5n", "custom-2021-focus-spp-2class"])
-def test_real_networks(shared: Path, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "in_float"),
+    # transposed convolutions channel by channel are not computed in 8 bits on a CPU
+    [("yolov5n", 0), ("custom-2021-focus-spp-2class", 0), ("experimental-c3x-dwconv", 2)],
+)
+def test_real_networks(shared: Path, tmp_path: Path, name: str, in_float: int) -> None:
     import cv2
 
     from ovyolo.letterbox import letterbox
@@ -221,7 +225,7 @@ def test_real_networks(shared: Path, tmp_path: Path, name: str) -> None:
     model, card = trained_ir(made, 256)
     model, card = read_model(save_ir(model, card, tmp_path / "n.xml"), shared_core())
     found = check_ir(made, model, card, pictures)
-    assert found["in_8_bits"] == found["layers"] and not found["overflowing"] and card.notes == ()
+    assert found["in_8_bits"] == found["layers"] - in_float and not found["overflowing"] and card.notes == ()
     # as near as PyTorch is to itself when the last digits change
     assert 0 < found["rounding_noise"] < 0.06
     assert max(found["float_error"], found["executed_error"]) < 2.5 * found["rounding_noise"], found

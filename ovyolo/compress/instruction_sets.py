@@ -51,6 +51,7 @@ def overflowing_layers(model: openvino.Model) -> list[str]:
         if steps is None:
             continue
         kind = node.get_type_name()
+        steps = steps.reshape(list(node.input_value(1).get_shape()))  # groups may be made behind the stored weights
         if kind == "GroupConvolution":
             steps = steps.reshape(-1, *steps.shape[2:])
         elif kind == "ConvolutionBackpropData":

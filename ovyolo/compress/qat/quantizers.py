@@ -23,6 +23,7 @@ __all__ = [
     "PairGuard",
     "WeightQuantizer",
     "Width",
+    "call_one_scale_one",
     "freeze_batch_norms",
     "is_quantized",
     "keep_bytes_exact",
@@ -101,6 +102,21 @@ def keep_bytes_exact(module: nn.Module) -> int:
         quantizer.disable_gradients()
         found += 1
     return found
+
+
+def call_one_scale_one(module: nn.Module) -> None:
+    """Make quantizers of a single scale per tensor, for the converter.
+
+    NNCF calls those of weights ``[inputs, 1, …]`` (a transposed convolution, channel by channel) per channel of axis 0,
+    which has many.
+    """
+    for quantizer in quantizers_of(module).values():
+        shape = tuple(quantizer.scale_shape)
+        if len(shape) > 1 and max(shape) == 1:
+            quantizer._scale_shape = (1,)
+            for parameter in quantizer.parameters():
+                if parameter.shape == shape:
+                    parameter.data = parameter.data.reshape(1)
 
 
 @dataclass(frozen=True)

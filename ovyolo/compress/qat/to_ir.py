@@ -18,7 +18,7 @@ import torch
 
 from ovyolo.compress.nncf_bridge import silence
 from ovyolo.compress.qat.bridge import load_nncf_torch, without_hooks
-from ovyolo.compress.qat.quantizers import is_quantized
+from ovyolo.compress.qat.quantizers import call_one_scale_one, is_quantized
 from ovyolo.errors import ExportError, reason_of
 from ovyolo.export.api import as_imgsz
 from ovyolo.export.graph import build_model
@@ -70,6 +70,7 @@ def _converted(network: Network, size: tuple[int, int]) -> openvino.Model:
     import openvino as ov
 
     module = copy.deepcopy(network).cpu().eval()
+    call_one_scale_one(module)
     shape = [1, 3, *size]
     example = torch.rand(shape)
     try:
