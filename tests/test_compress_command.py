@@ -133,12 +133,12 @@ def test_a_budget_that_is_not_met_writes_nothing(inputs, tmp_path, capsys):
 
     whole = sum(one.numel() for one in dense().parameters())
 
-    def worse(self, network):
+    def worse(self, network, found):
         ap = 40.0 if sum(one.numel() for one in network.parameters()) < whole else 50.0
         return {**dict.fromkeys(("ap50", "ap75", "ap_small"), 1.0), "ap": ap, "classes": {}}
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ovyolo.compress.pipeline.StepValidation, "__call__", worse)
+        patch.setattr(ovyolo.compress.forms.StepValidation, "figures", worse)
         assert main(words) == 2
     assert "10.00 points" in capsys.readouterr().err and not output.exists()
 
@@ -147,13 +147,13 @@ def test_what_training_only_harms_stays_as_it_was(inputs, tmp_path, capsys, monk
     checkpoint, data = inputs
     output = tmp_path / "small.xml"
     falling = iter(range(90, 0, -1))
-    really = ovyolo.compress.pipeline.StepValidation.__call__
+    really = ovyolo.compress.forms.StepValidation.figures
 
-    def ever_worse(self, network):
+    def ever_worse(self, network, found):
         ap = float(next(falling))
-        return {**really(self, network), "ap": ap, "ap50": ap}
+        return {**really(self, network, found), "ap": ap, "ap50": ap}
 
-    monkeypatch.setattr(ovyolo.compress.pipeline.StepValidation, "__call__", ever_worse)
+    monkeypatch.setattr(ovyolo.compress.forms.StepValidation, "figures", ever_worse)
     words = ["compress", str(checkpoint), "--data", str(data), "-o", str(output), *OPTIONS[:10], "--no-baseline"]
     words += ["--recover-epochs", "1", "--qat-epochs", "1", "--activation", "keep", "--levels", "keep"]
     assert main([*words, "--prune-steps", "1"]) == 0
@@ -171,7 +171,7 @@ def test_what_loses_too_much_is_tried_again_more_mildly(inputs, tmp_path, capsys
     words += ["--no-baseline", "--prune-steps", "1"]
     whole = sum(one.numel() for one in dense().parameters())
 
-    def scores(self, network):
+    def scores(self, network, found):
         params = sum(one.numel() for one in network.parameters())
         ap = 40.0 if is_sparse(network) else 48.0 if params < whole else 50.0
         return {**dict.fromkeys(("ap50", "ap75", "ap_small", "ap_medium", "ap_large"), 1.0), "ap": ap, "classes": {}}
@@ -179,7 +179,7 @@ def test_what_loses_too_much_is_tried_again_more_mildly(inputs, tmp_path, capsys
     def fail(*_args, **_kwargs):
         raise AssertionError("something was trained again")
 
-    monkeypatch.setattr(ovyolo.compress.pipeline.StepValidation, "__call__", scores)
+    monkeypatch.setattr(ovyolo.compress.forms.StepValidation, "figures", scores)
     assert main([*words, "--max-drop", "1"]) == 2
     said = capsys.readouterr().err
     assert "10.00 points (as asked), 2.00 points (no zeros), 2.00 points (recovering 4 epochs)" in said

@@ -18,7 +18,6 @@ from ovyolo.compress.tries import Found, drop_of, reference_of, search
 from ovyolo.errors import ExportError
 from ovyolo.evaluate.predictions import write_text
 from ovyolo.export.portable import save_ir
-from ovyolo.export.provenance import provenance
 from ovyolo.io.output import copy_file
 from ovyolo.report.changes import compare_found
 from ovyolo.train.activation import activations_of
@@ -127,7 +126,7 @@ def compress(
     report["layers"] = _layers(steps.networks["original"], final, imgsz)
     scores = {name: value for name, value in steps.measured[last].items() if not isinstance(value, dict)}
     facts = {"compressed": {"recipe": report["recipe"], "speedup": report["speedup"], "drop": report["drop"]}}
-    save_ir(ir, replace(card, made={**provenance(source), **facts}, scores={"val": scores, "data": str(data)}), target)
+    save_ir(ir, replace(card, made={**run.made, **facts}, scores={"val": scores, "data": str(data)}), target)
     json_path = target.with_suffix(".compress.json")
     write_text(json_path, json.dumps(report, indent=1, ensure_ascii=False))
     page = write_page(target.with_suffix(".compress.html"), report, pictures)

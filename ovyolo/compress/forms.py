@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["StepValidation", "form_of"]
 
-Judged: TypeAlias = "tuple[openvino.Model, Card, Predictions]"
+Looked: TypeAlias = "tuple[openvino.Model, Card, Predictions]"
 
 
 def form_of(network: Network, imgsz: tuple[int, int]) -> tuple[openvino.Model, Card]:
@@ -37,24 +37,20 @@ def form_of(network: Network, imgsz: tuple[int, int]) -> tuple[openvino.Model, C
 class StepValidation(Validation):
     """Judges networks by the IR that they become, with quantizers and masks or without."""
 
-    last: tuple[Network, Judged] | None = None  # to be converted and run once, not once for each use of it
-
     def __call__(self, network: nn.Module) -> Figures:
         """Figures in points of AP."""
         assert isinstance(network, Network)
-        return self.judge.score(self.boxes(network))
+        return self.figures(network, self.boxes(network))
 
     def boxes(self, network: Network) -> Predictions:
         """What the network finds in the validation pictures."""
-        model, card = form_of(network, self.imgsz)
-        found = self.judge.predict(model, card=card)
-        self.last = network, (model, card, found)
-        return found
+        return self.look(network)[2]
 
-    def judged(self, network: Network) -> Judged:
-        """What ``network`` became and found when it was judged: just now, or it is judged again."""
-        if self.last is None or self.last[0] is not network:
-            self.boxes(network)
-        assert self.last is not None
-        (_, form), self.last = self.last, None  # what is trained on is another network by then
-        return form
+    def look(self, network: Network) -> Looked:
+        """What the network becomes, and finds in the validation pictures."""
+        model, card = form_of(network, self.imgsz)
+        return model, card, self.judge.predict(model, card=card)
+
+    def figures(self, network: Network, found: Predictions) -> Figures:
+        """Figures in points of AP of what ``network`` found."""
+        return self.judge.score(found)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -102,7 +101,8 @@ class Compression:
                 f"{data} has the classes {_some(training.names)}, but {source} was trained for "
                 f"{_some(self.dense.names)}: compress with the data that it was trained with"
             )
-        self.data, self.source, self.skip_bad = data, source, skip_bad
+        self.data, self.skip_bad = data, skip_bad
+        self.made = provenance(source)
         settings = TrainSettings(
             batch=recipe.batch, imgsz=imgsz, seed=recipe.seed, patience=0, warmup=0.5, warmup_bias=0.0,
             close_mosaic=0, anchors="keep", augment=augment or Augment(), precision=precision,
@@ -111,7 +111,7 @@ class Compression:
         self.settings = settings
         self.inputs = {
             "imgsz": list(imgsz), "settings": json.loads(settings.to_json()),
-            "model": hashlib.sha256(source.read_bytes()).hexdigest(),
+            "model": self.made["sha256"],
             "train": dataset_hash(training), "val": dataset_hash(validation),
         }  # fmt: skip
         self.judge = StepValidation(validation, self.dense, imgsz, skip_bad=skip_bad)
@@ -221,15 +221,14 @@ class Compression:
         return network
 
     def _judged(self, step: str, network: Network) -> Figures:
-        figures = self.judge(network)
-        self._keep(step, network)
-        return figures
+        return self.judge.figures(network, self._look(step, network))
 
-    def _keep(self, step: str, network: Network) -> Path:
-        """Write a step's IR and remember what it found."""
-        home = self._shared.get(step, self)
-        model, card, home._found[step] = self.judge.judged(network)
-        return save_ir(model, replace(card, made={**provenance(self.source), "step": step}), self._ir_path(step))
+    def _look(self, step: str, network: Network) -> Predictions:
+        """Write a step's IR, and remember what it finds in the validation pictures."""
+        model, card, found = self.judge.look(network)
+        save_ir(model, replace(card, made={**self.made, "step": step}), self._ir_path(step))
+        self._shared.get(step, self)._found[step] = found
+        return found
 
     def _ir_path(self, step: str) -> Path:
         return self.path_of(step).parent / "steps" / self.path_of(step).with_suffix(".xml").name
@@ -241,15 +240,14 @@ class Compression:
     def ir_of(self, step: str, network: Network) -> Path:
         """The IR of a step, whose network is ``network``: it may have been deleted since."""
         path = self._ir_path(step)
-        whole = path.is_file() and path.with_suffix(".bin").is_file()
-        return path if whole else self._keep(step, network)
+        if not (path.is_file() and path.with_suffix(".bin").is_file()):
+            self._look(step, network)
+        return path
 
     def found(self, step: str, network: Network) -> Predictions:
         """What the network of a step finds in the validation pictures."""
-        home = self._shared.get(step, self)
-        if step not in home._found:
-            self._keep(step, network)
-        return home._found[step]
+        known = self._shared.get(step, self)._found.get(step)
+        return self._look(step, network) if known is None else known
 
     @property
     def planned_speedup(self) -> float | None:
