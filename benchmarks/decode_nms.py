@@ -167,10 +167,11 @@ def with_opencv(tensor: Array, conf: float, iou: float, multi_label: bool) -> tu
     return xyxy[kept], scores[kept], labels[kept]
 
 
-def with_ovyolo(heads: list[Array], conf: float, iou: float, multi_label: bool) -> tuple[Array, Array, Array]:
-    return _nms.decode_nms(
-        heads, ANCHORS, STRIDES, CLASSES, conf=conf, iou=iou, multi_label=multi_label, max_det=MAX_DET, max_nms=MAX_NMS
-    )[:3]
+def ovyolo_decoder(conf: float, iou: float, multi_label: bool) -> Callable[[list[Array]], tuple[Any, ...]]:
+    """The kernel as a Detector keeps it."""
+    return _nms.HeadDecoder(
+        ANCHORS, STRIDES, CLASSES, conf=conf, iou=iou, multi_label=multi_label, max_det=MAX_DET, max_nms=MAX_NMS
+    )
 
 
 def agreement(ours: tuple[Array, ...], theirs: tuple[Array, ...]) -> float:
@@ -200,7 +201,7 @@ def decode_rows(heads: dict[str, list[Array]], rounds: int) -> list[dict[str, An
         for picture, levels in heads.items():
             tensor = decoded(levels)
             ways: dict[str, Callable[[], Any]] = {
-                "ovyolo": partial(with_ovyolo, levels, **options),
+                "ovyolo": partial(ovyolo_decoder(**options), levels),
                 "numpy": partial(with_numpy, tensor, **options),
                 "numpy+opencv": partial(with_opencv, tensor, **options),
             }

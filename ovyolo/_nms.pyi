@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
+    "HeadDecoder",
     "cpu_features",
     "decode_nms",
     "decode_nms_rows",
@@ -19,6 +20,23 @@ __all__ = [
 _Boxes = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32], bool, int]
 _Transform = tuple[float, float, float, float, float, float]
 _ClassMask = NDArray[np.bool_] | NDArray[np.uint8]
+
+class HeadDecoder:
+    def __init__(
+        self,
+        anchors: ArrayLike,
+        strides: ArrayLike,
+        num_classes: int,
+        *,
+        conf: float,
+        iou: float,
+        max_det: int = 300,
+        multi_label: bool = False,
+        agnostic: bool = False,
+        class_mask: _ClassMask | None = None,
+        max_nms: int = 30000,
+    ) -> None: ...
+    def __call__(self, heads: Sequence[NDArray[np.float32]], transform: _Transform | None = None) -> _Boxes: ...
 
 def decode_nms(
     heads: Sequence[NDArray[np.float32]],

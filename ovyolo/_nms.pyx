@@ -4,12 +4,13 @@ The Python functions here check everything that a caller passes; the kernels beh
 rely on that, allocate bounded scratch memory, and report failure by return codes.
 """
 
-from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+cimport cython
+from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.float cimport FLT_MAX
 from libc.math cimport INFINITY, ceil, exp, fabs, fabsf, floor, frexp, isfinite, ldexp, log, sqrt
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, qsort, realloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memset, strcmp
 
 import operator
 
@@ -18,7 +19,7 @@ import numpy as np
 from ovyolo.errors import DimensionError
 
 __all__ = [
-    "cpu_features", "decode_nms", "decode_nms_rows", "join_fragments", "matched", "merge", "nms", "set_merge_blocks",
+    "HeadDecoder", "cpu_features", "decode_nms", "decode_nms_rows", "join_fragments", "matched", "merge", "nms", "set_merge_blocks",
     "set_simd_level", "simd_level",
 ]
 
@@ -46,7 +47,7 @@ cdef extern from "_simd.h" nogil:
         float y2
         float area
 
-    int64_t ovyolo_scan(const float*, int64_t, float, int32_t*, uint8_t*)
+    int64_t ovyolo_scan(const float*, int64_t, const float*, float, int32_t*, uint8_t*)
     uint32_t ovyolo_best(const float*, int64_t, int32_t, int, float*, int32_t*)
     int64_t ovyolo_hits(
         const float*, const int32_t*, const float*, const uint8_t*, int64_t, int, int64_t, int32_t*, uint8_t*)
@@ -56,6 +57,7 @@ cdef extern from "_simd.h" nogil:
     int ovyolo_widest_level()
     void ovyolo_use_level(int)
     void ovyolo_prefetch(const void*)
+    int ovyolo_lowest_bit(uint32_t)
 
 include "_nms_sort.pxi"
 include "_nms_kept.pxi"
@@ -63,6 +65,7 @@ include "_nms_work.pxi"
 include "_nms_heads.pxi"
 include "_nms_check.pxi"
 include "_nms_call.pxi"
+include "_nms_decoder.pxi"
 include "_nms_cpu.pxi"
 include "_nms_grid.pxi"
 include "_nms_search.pxi"
@@ -120,112 +123,10 @@ def decode_nms(
         >>> xyxy.tolist(), class_id.tolist()
         ([[15.0, 2.0, 25.0, 22.0]], [1])
     """
-    cdef Scratch scratch = prepare(num_classes, conf, iou, max_det, multi_label, agnostic, max_nms)
-    cdef Work* work = &scratch.work
-    cdef double checked_before_work[6]
-    cdef list arrays = []
-    cdef Py_ssize_t level, levels, na
-    cdef int64_t size, channels, most = 0
-    cdef Chunk* chunk = NULL
-    cdef int32_t* start = NULL
-    cdef uint8_t* mask = NULL
-    cdef Py_buffer view
-    cdef const float* values
-    cdef bint whole
-    cdef int64_t width
-    cdef const uint8_t[::1] wanted
-    cdef int status = 0
-    cdef int64_t n = 0
-    cdef int32_t anchor
-    cdef Plane* plane
-
-    if isinstance(heads, ndarray):
-        raise DimensionError("heads is one array; pass a sequence of arrays, one for each level")
-    try:
-        given = tuple(heads)
-    except TypeError:
-        raise DimensionError(f"heads is a {type(heads).__name__}; pass a sequence of float32 arrays") from None
-    levels = len(given)
-    if levels == 0:
-        raise DimensionError("heads is empty; pass at least one level")
-    anchor_shape = np.shape(anchors) if isinstance(anchors, ndarray) else shape_of(anchors)
-    if len(anchor_shape) != 3 or anchor_shape[0] != levels or anchor_shape[1] < 1 or anchor_shape[2] != 2:
-        raise DimensionError(
-            f"anchors have shape {anchor_shape}; pass [{levels}, anchors, 2]: width and height in network pixels"
-        )
-    na = anchor_shape[1]
-    cdef const double[::1] anchor_view = checked_numbers(
-        anchors, "anchors", (levels, na, 2), "anchor widths and heights in network pixels")
-    cdef const double[::1] stride_view = checked_numbers(
-        strides, "strides", (levels,), "strides in network pixels, one for each level")
-    channels = na * (5 + <int64_t> work.classes)
-    for level in range(levels):
-        array = checked_array(given[level], "heads", level)
-        shape = array.shape
-        if len(shape) == 4 and shape[0] == 1:
-            shape = shape[1:]
-        if len(shape) != 3 or shape[0] != channels:
-            raise DimensionError(
-                f"heads[{level}] has shape {array.shape}; expected [1, {channels}, H, W]: "
-                f"{na} anchors times (5 + {work.classes} classes)"
-            )
-        size = shape[1] * shape[2]
-        if size > MOST - 64:
-            raise DimensionError(f"heads[{level}] has {size} cells; at most {MOST - 64} are supported")
-        most = size if size > most else most
-        arrays.append(array)
-    if levels * na > MOST:
-        raise DimensionError(f"heads has {levels} levels of {na} anchors; that is too many")
-    wanted_array = checked_mask(class_mask, work.classes)
-    if wanted_array is not None:
-        wanted = wanted_array
-        work.wanted = &wanted[0]
-    if transform is not None:
-        checked_transform(transform, checked_before_work)
-
-    work.plane = <Plane*> malloc(<size_t> (levels * na) * sizeof(Plane))
-    try:
-        chunk = <Chunk*> malloc(sizeof(Chunk))
-        start = <int32_t*> malloc(<size_t> (most // 8 + 8) * sizeof(int32_t))
-        mask = <uint8_t*> malloc(<size_t> (most // 8 + 8))
-        if work.plane == NULL or chunk == NULL or start == NULL or mask == NULL:
-            raise MemoryError("no memory for the scratch space of decoding")
-        for level in range(levels):
-            array = arrays[level]
-            width = array.shape[array.ndim - 1]
-            size = array.shape[array.ndim - 2] * width
-            if size == 0:
-                continue
-            # contiguous float32 was checked above; a memoryview of the flattened array would be dearer than the scan
-            PyObject_GetBuffer(array, &view, PyBUF_C_CONTIGUOUS)
-            values = <const float*> view.buf
-            whole = view.len == channels * size * <int64_t> sizeof(float)
-            for anchor in range(<int32_t> na if whole else 0):
-                plane = &work.plane[level * na + anchor]
-                plane.stride = stride_view[level]
-                plane.anchor_width = anchor_view[2 * (level * na + anchor)]
-                plane.anchor_height = anchor_view[2 * (level * na + anchor) + 1]
-                plane.width = width
-            with nogil:
-                for anchor in range(<int32_t> na if whole else 0):
-                    if status == 0:
-                        status = walk_anchor(
-                            work, chunk, values + anchor * (5 + <int64_t> work.classes) * size, size,
-                            <int32_t> (level * na + anchor), start, mask,
-                        )
-            PyBuffer_Release(&view)
-            if not whole:
-                raise DimensionError(f"heads[{level}] changed its shape while it was read; leave it alone until then")
-        if status == 0:
-            with nogil:
-                n = suppress(work, True)
-    finally:
-        free(chunk)
-        free(start)
-        free(mask)
-    if status < 0 or n < 0:
-        raise MemoryError("no memory for the candidates of decoding")
-    return results(scratch, n, transform)
+    return HeadDecoder(
+        anchors, strides, num_classes, conf=conf, iou=iou, max_det=max_det, multi_label=multi_label, agnostic=agnostic,
+        class_mask=class_mask, max_nms=max_nms,
+    )(heads, transform)
 
 
 def decode_nms_rows(
@@ -257,15 +158,17 @@ def decode_nms_rows(
         >>> xyxy.tolist(), confidence.tolist()
         ([[40.0, 40.0, 60.0, 60.0]], [0.75])
     """
-    cdef Scratch scratch = prepare(num_classes, conf, iou, max_det, multi_label, agnostic, max_nms)
+    cdef Scratch scratch = Scratch()
     cdef Work* work = &scratch.work
     cdef bint with_objectness = bool(objectness)
     cdef const float[::1] flat
     cdef const uint8_t[::1] wanted
-    cdef double checked_before_work[6]
-    cdef int64_t columns = <int64_t> work.classes + (5 if with_objectness else 4), n = 0, total
+    cdef double mapping[6]
+    cdef int64_t columns, n = 0, total
     cdef int status = 0
 
+    settle(work, num_classes, conf, iou, max_det, multi_label, agnostic, max_nms)
+    columns = <int64_t> work.classes + (5 if with_objectness else 4)
     array = checked_array(rows, "rows")
     shape = array.shape
     if len(shape) == 3 and shape[0] == 1:
@@ -283,7 +186,7 @@ def decode_nms_rows(
         wanted = wanted_array
         work.wanted = &wanted[0]
     if transform is not None:
-        checked_transform(transform, checked_before_work)
+        checked_transform(transform, mapping)
     if total > 0:
         flat = array.reshape(-1)
         with nogil:
@@ -292,7 +195,7 @@ def decode_nms_rows(
                 n = suppress(work, True)
     if status < 0 or n < 0:
         raise MemoryError("no memory for the candidates of decoding")
-    return results(scratch, n, transform)
+    return results(work, n, NULL if transform is None else mapping)
 
 
 cdef int fill_from_boxes(
@@ -346,8 +249,7 @@ def nms(xyxy, scores, class_ids=None, *, iou, max_det=None, agnostic=False):
         >>> nms(boxes, np.array([0.8, 0.9, 0.3], np.float32), iou=0.5).tolist()
         [1, 2]
     """
-    cdef Scratch scratch = prepare(
-        1, 0.0, iou, MOST if max_det is None else max_det, False, bool(agnostic) or class_ids is None, MOST)
+    cdef Scratch scratch = Scratch()
     cdef Work* work = &scratch.work
     cdef const float[::1] box_view, score_view
     cdef const int32_t[::1] class_view
@@ -355,6 +257,8 @@ def nms(xyxy, scores, class_ids=None, *, iou, max_det=None, agnostic=False):
     cdef int64_t n, i, found = 0
     cdef int status = 0
 
+    settle(
+        work, 1, 0.0, iou, MOST if max_det is None else max_det, False, bool(agnostic) or class_ids is None, MOST)
     boxes = checked_array(xyxy, "xyxy")
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise DimensionError(f"xyxy has shape {boxes.shape}; expected [n, 4]: x1, y1, x2, y2")

@@ -13,11 +13,11 @@ cdef class Scratch:
         work_free(&self.work)
 
 
-cdef Scratch prepare(
-    object num_classes, object conf, object iou, object max_det, object multi_label, object agnostic, object max_nms,
-):
-    cdef Scratch scratch = Scratch()
-    cdef Work* work = &scratch.work
+cdef int settle(
+    Work* work, object num_classes, object conf, object iou, object max_det, object multi_label, object agnostic,
+    object max_nms,
+) except -1:
+    """Checks the settings of a call, and puts them into work that has no memory."""
     work.conf = <float> fraction(conf, "conf")
     work.iou = <float> fraction(iou, "iou")
     work.max_det = count(max_det, "max_det", MOST)
@@ -25,7 +25,7 @@ cdef Scratch prepare(
     work.classes = <int32_t> count(num_classes, "num_classes", MOST - 8)
     work.multi_label = bool(multi_label)
     work.agnostic = bool(agnostic)
-    return scratch
+    return 0
 
 
 cdef inline float mapped(float value, double gain, double pad, double most) noexcept nogil:
@@ -33,18 +33,15 @@ cdef inline float mapped(float value, double gain, double pad, double most) noex
     return <float> (0.0 if result < 0.0 else (most if result > most else result))
 
 
-cdef tuple results(Scratch scratch, int64_t n, object transform):
-    cdef Work* work = &scratch.work
-    cdef double t[6]
-    xyxy = np.empty((n, 4), np.float32)
-    confidence = np.empty(n, np.float32)
-    class_id = np.empty(n, np.int32)
+cdef tuple results(const Work* work, int64_t n, const double* transform):
+    """The first n candidates as arrays; `transform` is as of `decode_nms`, NULL being None."""
+    xyxy = empty((n, 4), FLOAT32)
+    confidence = empty(n, FLOAT32)
+    class_id = empty(n, INT32)
     cdef Py_buffer boxes, scores, classes
     cdef int64_t i
     cdef int j
     cdef const float* box
-    if transform is not None:
-        checked_transform(transform, t)
     # plain buffers: three memoryviews would take longer than most calls' boxes; they are of this function alone
     PyObject_GetBuffer(xyxy, &boxes, PyBUF_WRITABLE)
     PyObject_GetBuffer(confidence, &scores, PyBUF_WRITABLE)
@@ -53,7 +50,8 @@ cdef tuple results(Scratch scratch, int64_t n, object transform):
         box = work.cell[work.found[i].cell].box
         for j in range(4):
             (<float*> boxes.buf)[4 * i + j] = (
-                box[j] if transform is None else mapped(box[j], t[j & 1], t[2 + (j & 1)], t[4 + (j & 1)])
+                box[j] if transform == NULL
+                else mapped(box[j], transform[j & 1], transform[2 + (j & 1)], transform[4 + (j & 1)])
             )
         (<float*> scores.buf)[i] = found_score(&work.found[i])
         (<int32_t*> classes.buf)[i] = found_class(&work.found[i])

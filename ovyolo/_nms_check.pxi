@@ -4,7 +4,9 @@ cdef enum:
     MOST = 0x7FFFFFFF
 
 cdef object FLOAT32 = np.dtype(np.float32)
+cdef object INT32 = np.dtype(np.int32)
 cdef object ndarray = np.ndarray
+cdef object empty = np.empty
 
 
 cdef double fraction(object value, str name) except -1.0:

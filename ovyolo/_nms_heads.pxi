@@ -16,10 +16,22 @@ cdef struct Chunk:
     uint8_t hit_mask[CHUNK]
 
 
-cdef inline float logit_below(double probability) noexcept nogil:
-    """A float that lies surely, and only just, below the logit."""
-    cdef double rest = 1.0 - probability
-    cdef double value = log(probability / (rest if rest > 1e-12 else 1e-12))
+cdef inline float logit_below(double part, double whole) noexcept nogil:
+    """A float that lies surely below the logit of part / whole, by 0.011 at most: without a logarithm.
+
+    Between two powers of 2 log2(1 + t) is above t + 0.2786 t (1 - t), touching it at both ends.
+    """
+    cdef double rest = whole - part, odds, mantissa, value
+    cdef uint64_t bits
+    rest = rest if rest > 1e-12 * whole else 1e-12 * whole
+    odds = part / rest
+    memcpy(&bits, &odds, 8)
+    value = <double> (<int64_t> (bits >> 52) - 1023)
+    # IEEE 754: the same digits with the exponent of 1
+    bits = (bits & 0xFFFFFFFFFFFFFu) | 0x3FF0000000000000u
+    memcpy(&mantissa, &bits, 8)
+    mantissa -= 1.0
+    value = 0.6931471805599453 * (value + mantissa + 0.2786 * mantissa * (1.0 - mantissa))
     return <float> (value - (1e-5 + 1e-6 * fabs(value)))
 
 
@@ -42,8 +54,9 @@ cdef int64_t admit_groups(
         bits = mask[g]
         for lane in range(8):
             chunk.threshold[8 * n + lane] = INFINITY
-            if not (bits >> lane) & 1:
-                continue
+        while bits:
+            lane = ovyolo_lowest_bit(bits)
+            bits &= bits - 1
             at = start[g] + lane
             logit = planes[4 * size + at]
             if logit != logit:
@@ -61,7 +74,7 @@ cdef int64_t admit_groups(
                 continue
             chunk.objectness[8 * n + lane] = objectness
             if work.multi_label:
-                chunk.threshold[8 * n + lane] = logit_below(least / objectness)
+                chunk.threshold[8 * n + lane] = logit_below(least, objectness)
             chunk.cell[8 * n + lane] = work.cells
             cell = &work.cell[work.cells]
             cell.box[0] = x
@@ -128,8 +141,7 @@ cdef void mark_nans(Work* work, Chunk* chunk, const float* planes, int64_t size,
 
 cdef int all_classes(Work* work, Chunk* chunk, const float* planes, int64_t size, int64_t groups) noexcept nogil:
     cdef int lane, lanes = 8 if size >= 8 else <int> size
-    # far enough ahead for main memory to answer
-    cdef int64_t hits, i, g, number, planes_ahead = 1 + 64 // groups
+    cdef int64_t hits, i, g, number, ahead = planes_ahead(groups)
     cdef int32_t k
     cdef uint32_t bits
     cdef const float* plane
@@ -141,7 +153,7 @@ cdef int all_classes(Work* work, Chunk* chunk, const float* planes, int64_t size
         plane = planes + (5 + <int64_t> k) * size
         hits = ovyolo_hits(
             plane, chunk.start, chunk.threshold, chunk.active, groups, lanes,
-            size * planes_ahead if k + planes_ahead < work.classes else 0, chunk.hit, chunk.hit_mask,
+            size * ahead if k + ahead < work.classes else 0, chunk.hit, chunk.hit_mask,
         )
         for i in range(hits):
             g = chunk.hit[i]
@@ -152,34 +164,53 @@ cdef int all_classes(Work* work, Chunk* chunk, const float* planes, int64_t size
                 if make_room(work) < 0:
                     return -1
             bits = chunk.hit_mask[i]
-            lane = 0
             while bits:
-                if bits & 1:
-                    number = chunk.cell[8 * g + lane]
-                    logit = plane[chunk.start[g] + lane]
-                    if logit != logit:
-                        mark_unusable(work, number)
-                    elif work.cell[number].plane != UNUSABLE:
-                        score = <float> (chunk.objectness[8 * g + lane] * sigmoid(logit))
-                        if score > work.conf:
-                            push(work, score, k, number)
-                bits >>= 1
-                lane += 1
+                lane = ovyolo_lowest_bit(bits)
+                bits &= bits - 1
+                number = chunk.cell[8 * g + lane]
+                logit = plane[chunk.start[g] + lane]
+                if logit != logit:
+                    mark_unusable(work, number)
+                elif work.cell[number].plane != UNUSABLE:
+                    score = <float> (chunk.objectness[8 * g + lane] * sigmoid(logit))
+                    if score > work.conf:
+                        push(work, score, k, number)
     return 0
 
 
+cdef inline int64_t planes_ahead(int64_t groups) noexcept nogil:
+    """How many planes of classes ahead to fetch: far enough for main memory to answer."""
+    return 1 + 64 // groups
+
+
+cdef void fetch_first(const Work* work, const float* planes, int64_t size, const int32_t* start, int64_t groups) noexcept nogil:
+    """Begins to fetch what is read first of each group: its box, and the classes that `all_classes` does not fetch."""
+    cdef int64_t g, plane, classes = work.classes, ahead = planes_ahead(groups)
+    if work.multi_label:
+        classes = ahead if ahead < classes else classes
+    else:
+        classes = 0
+    for g in range(groups):
+        for plane in range(4):
+            ovyolo_prefetch(planes + plane * size + start[g])
+        for plane in range(5, 5 + classes):
+            ovyolo_prefetch(planes + plane * size + start[g])
+
+
 cdef int walk_anchor(
-    Work* work, Chunk* chunk, const float* planes, int64_t size, int32_t plane_number,
-    int32_t* start, uint8_t* mask,
+    Work* work, Chunk* chunk, const Plane* plane, const Plane* next_plane, int32_t* start, uint8_t* mask
 ) noexcept nogil:
-    """Candidates of one anchor of one level. `planes`: its 5+nc planes of `size` cells."""
-    cdef int64_t scanned, groups, first = 0, n
-    scanned = ovyolo_scan(planes + 4 * size, size, logit_below(work.conf), start, mask)
+    """Candidates of one anchor of one level; `next_plane` will be asked for next. -1: no memory."""
+    cdef int64_t scanned, groups, first = 0, n, size = plane.size
+    cdef const float* planes = plane.logits
+    scanned = ovyolo_scan(
+        planes + 4 * size, size, next_plane.logits + 4 * next_plane.size, logit_below(work.conf, 1.0), start, mask)
     while first < scanned:
         n = scanned - first if scanned - first < CHUNK else CHUNK
         if reserve_cells(work, 8 * n) < 0:
             return -1
-        groups = admit_groups(work, chunk, planes, size, plane_number, start + first, mask + first, n)
+        fetch_first(work, planes, size, start + first, n)
+        groups = admit_groups(work, chunk, planes, size, <int32_t> (plane - work.plane), start + first, mask + first, n)
         first += n
         if groups == 0:
             continue

@@ -6,9 +6,11 @@ cdef enum:
     UNUSABLE = -2
 
 
+# of one anchor of one level, 5 + nc planes of `size` logits, `width` a row
 cdef struct Plane:
     double stride, anchor_width, anchor_height
-    int64_t width
+    const float* logits
+    int64_t size, width
 
 
 cdef struct Cell:

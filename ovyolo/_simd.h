@@ -27,7 +27,7 @@ typedef struct {
     float x1, y1, x2, y2, area;
 } ovyolo_box;
 
-typedef int64_t (*ovyolo_scan_fn)(const float *, int64_t, float, int32_t *, uint8_t *);
+typedef int64_t (*ovyolo_scan_fn)(const float *, int64_t, const float *, float, int32_t *, uint8_t *);
 typedef uint32_t (*ovyolo_best_fn)(const float *, int64_t, int32_t, int, float *, int32_t *);
 typedef int64_t (*ovyolo_hits_fn)(const float *, const int32_t *, const float *, const uint8_t *, int64_t, int, int64_t,
                                   int32_t *, uint8_t *);
@@ -42,6 +42,13 @@ static int ovyolo_overlap(const ovyolo_box *a, const ovyolo_box *b, float iou) {
     float height = ovyolo_max(ovyolo_min(a->y2, b->y2) - ovyolo_max(a->y1, b->y1), 0.0f);
     float inter = width * height;
     return inter > iou * ((a->area + b->area) - inter);
+}
+
+/* What to fetch into the cache while v[i] of v[0:n] is looked at: a page further on, or, behind the end, of `next`, which
+ * is looked at afterwards. The processor itself does not fetch beyond pages. */
+static const float *ovyolo_ahead(const float *v, int64_t n, const float *next, int64_t i) {
+    int64_t at = i + 1024;
+    return at < n ? v + at : next + (at - n);
 }
 
 /* ---- plain C ---- */
@@ -62,7 +69,8 @@ static int64_t ovyolo_scan_from(const float *v, int64_t n, int64_t i, float t, i
     return count;
 }
 
-static int64_t ovyolo_scan_plain(const float *v, int64_t n, float t, int32_t *start, uint8_t *mask) {
+static int64_t ovyolo_scan_plain(const float *v, int64_t n, const float *next, float t, int32_t *start, uint8_t *mask) {
+    (void)next;
     return ovyolo_scan_from(v, n, 0, t, start, mask, 0);
 }
 
@@ -133,10 +141,11 @@ static int ovyolo_chain_plain(const ovyolo_block *blocks, int32_t at, int link, 
 
 /* ---- SSE2: part of every x86-64 ---- */
 
-static int64_t ovyolo_scan_sse2(const float *v, int64_t n, float t, int32_t *start, uint8_t *mask) {
+static int64_t ovyolo_scan_sse2(const float *v, int64_t n, const float *next, float t, int32_t *start, uint8_t *mask) {
     const __m128 limit = _mm_set1_ps(t);
     int64_t i = 0, count = 0;
     for (; i + 8 <= n; i += 8) {
+        _mm_prefetch((const char *)ovyolo_ahead(v, n, next, i), _MM_HINT_T1);
         __m128 low = _mm_cmpnle_ps(_mm_loadu_ps(v + i), limit), high = _mm_cmpnle_ps(_mm_loadu_ps(v + i + 4), limit);
         int m = _mm_movemask_ps(low) | _mm_movemask_ps(high) << 4;
         start[count] = (int32_t)i;
@@ -175,7 +184,7 @@ static int64_t ovyolo_hits_sse2(const float *plane, const int32_t *start, const 
     int64_t count = 0;
     for (int64_t g = 0; g < groups; g++) {
         const float *v = plane + start[g], *t = threshold + 8 * g;
-        _mm_prefetch((const char *)(v + ahead), _MM_HINT_T0);
+        _mm_prefetch((const char *)(v + ahead), _MM_HINT_T1);
         __m128 low = _mm_cmpnle_ps(_mm_loadu_ps(v), _mm_loadu_ps(t));
         __m128 high = _mm_cmpnle_ps(_mm_loadu_ps(v + 4), _mm_loadu_ps(t + 4));
         int m = (_mm_movemask_ps(low) | _mm_movemask_ps(high) << 4) & active[g];
@@ -209,10 +218,13 @@ static int ovyolo_chain_sse2(const ovyolo_block *blocks, int32_t at, int link, i
 
 /* ---- AVX2 ---- */
 
-OVYOLO_TARGET_AVX2 static int64_t ovyolo_scan_avx2(const float *v, int64_t n, float t, int32_t *start, uint8_t *mask) {
+OVYOLO_TARGET_AVX2 static int64_t ovyolo_scan_avx2(const float *v, int64_t n, const float *next, float t, int32_t *start, uint8_t *mask) {
     const __m256 limit = _mm256_set1_ps(t);
     int64_t i = 0, count = 0;
     for (; i + 32 <= n; i += 32) {
+        const float *ahead = ovyolo_ahead(v, n, next, i);
+        _mm_prefetch((const char *)ahead, _MM_HINT_T1);
+        _mm_prefetch((const char *)(ahead + 16), _MM_HINT_T1);
         __m256 a = _mm256_cmp_ps(_mm256_loadu_ps(v + i), limit, _CMP_NLE_UQ);
         __m256 b = _mm256_cmp_ps(_mm256_loadu_ps(v + i + 8), limit, _CMP_NLE_UQ);
         __m256 c = _mm256_cmp_ps(_mm256_loadu_ps(v + i + 16), limit, _CMP_NLE_UQ);
@@ -254,15 +266,35 @@ OVYOLO_TARGET_AVX2 static int64_t ovyolo_hits_avx2(const float *plane, const int
                                             const uint8_t *active, int64_t groups, int lanes, int64_t ahead,
                                             int32_t *hit, uint8_t *mask) {
     if (lanes < 8) return ovyolo_hits_plain(plane, start, threshold, active, groups, lanes, ahead, hit, mask);
-    int64_t count = 0;
-    for (int64_t g = 0; g < groups; g++) {
-        const float *v = plane + start[g];
-        _mm_prefetch((const char *)(v + ahead), _MM_HINT_T0);
-        __m256 above = _mm256_cmp_ps(_mm256_loadu_ps(v), _mm256_loadu_ps(threshold + 8 * g), _CMP_NLE_UQ);
-        int m = _mm256_movemask_ps(above) & active[g];
+    const float *later = plane + ahead;
+    int64_t count = 0, g = 0;
+    /* of four groups mostly none has a hit */
+    for (; g + 4 <= groups; g += 4) {
+        const int32_t *s = start + g;
+        const float *t = threshold + 8 * g;
+        for (int j = 0; j < 4; j++) _mm_prefetch((const char *)(later + s[j]), _MM_HINT_T1);
+        __m256 a = _mm256_cmp_ps(_mm256_loadu_ps(plane + s[0]), _mm256_loadu_ps(t), _CMP_NLE_UQ);
+        __m256 b = _mm256_cmp_ps(_mm256_loadu_ps(plane + s[1]), _mm256_loadu_ps(t + 8), _CMP_NLE_UQ);
+        __m256 c = _mm256_cmp_ps(_mm256_loadu_ps(plane + s[2]), _mm256_loadu_ps(t + 16), _CMP_NLE_UQ);
+        __m256 d = _mm256_cmp_ps(_mm256_loadu_ps(plane + s[3]), _mm256_loadu_ps(t + 24), _CMP_NLE_UQ);
+        if (!_mm256_movemask_ps(_mm256_or_ps(_mm256_or_ps(a, b), _mm256_or_ps(c, d)))) continue;
+        int m[4];
+        m[0] = _mm256_movemask_ps(a);
+        m[1] = _mm256_movemask_ps(b);
+        m[2] = _mm256_movemask_ps(c);
+        m[3] = _mm256_movemask_ps(d);
+        for (int j = 0; j < 4; j++) {
+            hit[count] = (int32_t)(g + j);
+            mask[count] = (uint8_t)(m[j] & active[g + j]);
+            count += mask[count] != 0;
+        }
+    }
+    for (; g < groups; g++) {
+        __m256 above = _mm256_cmp_ps(_mm256_loadu_ps(plane + start[g]), _mm256_loadu_ps(threshold + 8 * g), _CMP_NLE_UQ);
+        _mm_prefetch((const char *)(later + start[g]), _MM_HINT_T1);
         hit[count] = (int32_t)g;
-        mask[count] = (uint8_t)m;
-        count += m != 0;
+        mask[count] = (uint8_t)(_mm256_movemask_ps(above) & active[g]);
+        count += mask[count] != 0;
     }
     return count;
 }
@@ -331,6 +363,17 @@ static void ovyolo_prefetch(const void *address) {
     _mm_prefetch((const char *)address, _MM_HINT_T0);
 #else
     (void)address;
+#endif
+}
+
+/* The place of the lowest bit that is set; there is one. */
+static int ovyolo_lowest_bit(uint32_t bits) {
+#ifdef _MSC_VER
+    unsigned long place;
+    _BitScanForward(&place, bits);
+    return (int)place;
+#else
+    return __builtin_ctz(bits);
 #endif
 }
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ovyolo._nms import decode_nms, decode_nms_rows
+from ovyolo._nms import HeadDecoder, decode_nms_rows
 from ovyolo.card import Card
 from ovyolo.detections import Detections
 from ovyolo.errors import DimensionError
@@ -33,6 +34,7 @@ class Decoder:
         self.card = card
         self._anchors = np.array(card.head.anchors, np.float32)
         self._strides = np.array(card.head.strides, np.float32)
+        self._last: tuple[tuple[Any, ...], NDArray[np.uint8] | None, HeadDecoder] | None = None
 
     def class_mask(self, classes: Sequence[int] | None) -> NDArray[np.uint8] | None:
         """``classes`` as a mask over all classes; None keeps all.
@@ -71,7 +73,7 @@ class Decoder:
             fit: where the source picture lies in the network's input.
             conf: candidates need more confidence than this, 0 to 1.
             iou: a box that overlaps a better one of its class by more than this is suppressed, 0 to 1.
-            class_mask: from :meth:`class_mask`.
+            class_mask: from :meth:`class_mask`; not to be changed afterwards.
             agnostic: suppress across classes.
             max_det: at most so many boxes.
             multi_label: every class above ``conf`` makes a box, not only a cell's best.
@@ -80,18 +82,24 @@ class Decoder:
         Raises:
             DimensionError: an argument is out of range, or an output is not what the card says.
         """
-        transform = fit.transform
-        num_classes = self.card.num_classes
         if self.card.head.kind == "anchors":
-            xyxy, confidence, class_id, truncated, nonfinite = decode_nms(
-                outputs, self._anchors, self._strides, num_classes, conf=conf, iou=iou, max_det=max_det,
-                multi_label=multi_label, agnostic=agnostic, class_mask=class_mask, transform=transform,
-            )  # fmt: skip
+            kernel = self._kernel((conf, iou, max_det, multi_label, agnostic), class_mask)
+            xyxy, confidence, class_id, truncated, nonfinite = kernel(outputs, fit.transform)
         else:
             xyxy, confidence, class_id, truncated, nonfinite = decode_nms_rows(
-                outputs[0], num_classes, conf=conf, iou=iou, max_det=max_det,
-                multi_label=multi_label, agnostic=agnostic, class_mask=class_mask, transform=transform,
+                outputs[0], self.card.num_classes, conf=conf, iou=iou, max_det=max_det,
+                multi_label=multi_label, agnostic=agnostic, class_mask=class_mask, transform=fit.transform,
             )  # fmt: skip
-        return Detections(
-            xyxy, confidence, class_id, self.card.names, fit.source, bool(truncated), int(nonfinite), device
-        )
+        return Detections(xyxy, confidence, class_id, self.card.names, fit.source, truncated, nonfinite, device)
+
+    def _kernel(self, settings: tuple[Any, ...], class_mask: NDArray[np.uint8] | None) -> HeadDecoder:
+        """The kernel for these settings; the last is kept, because picture after picture has the same."""
+        last = self._last
+        if last is None or last[0] != settings or last[1] is not class_mask:
+            conf, iou, max_det, multi_label, agnostic = settings
+            kernel = HeadDecoder(
+                self._anchors, self._strides, self.card.num_classes, conf=conf, iou=iou, max_det=max_det,
+                multi_label=multi_label, agnostic=agnostic, class_mask=class_mask,
+            )  # fmt: skip
+            self._last = last = settings, class_mask, kernel
+        return last[2]

@@ -18,7 +18,7 @@ from ovyolo.decode import Decoder
 from ovyolo.detections import Detections
 from ovyolo.devices import open_device
 from ovyolo.errors import DimensionError, ModelError, OvyoloWarning
-from ovyolo.letterbox import Letterbox
+from ovyolo.letterbox import Letterbox, fitting
 from ovyolo.runtime import Session
 from ovyolo.tiling import TiledFrames, Tiler, TileSettings
 
@@ -185,13 +185,13 @@ class Detector:
         return found
 
     def _plain(self, pixels: NDArray[Any]) -> Detections:
-        fit = Letterbox((pixels.shape[0], pixels.shape[1]), self.imgsz)
+        fit = fitting((pixels.shape[0], pixels.shape[1]), self.imgsz)
         slot = self._free.get()
         try:
             fit.into(pixels, self._session.input(slot)[0])
             self._session.submit(slot)
             outputs = self._session.wait(slot)
-            return self._decode_here([output[:1] for output in outputs], fit)
+            return self._decode_here(outputs if len(outputs[0]) == 1 else [output[:1] for output in outputs], fit)
         finally:
             self._free.put(slot)
 

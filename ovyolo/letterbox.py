@@ -8,6 +8,7 @@ padded with 114.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from ovyolo.errors import DimensionError
 
-__all__ = ["PAD_VALUE", "Letterbox", "letterbox"]
+__all__ = ["PAD_VALUE", "Letterbox", "fitting", "letterbox"]
 
 PAD_VALUE = 114
 Image = NDArray[np.uint8]
@@ -38,27 +39,27 @@ class Letterbox:
         if min(*self.source, *self.target) < 1:
             raise DimensionError(f"a picture of {self.source} cannot be letterboxed to {self.target}: both need pixels")
 
-    @property
+    @cached_property
     def gain(self) -> float:
         """Target pixels a source pixel."""
         return min(self.target[0] / self.source[0], self.target[1] / self.source[1])
 
-    @property
+    @cached_property
     def resized(self) -> tuple[int, int]:
         """``(height, width)`` of the picture inside the target; at least one pixel each."""
         return max(1, round(self.source[0] * self.gain)), max(1, round(self.source[1] * self.gain))
 
-    @property
+    @cached_property
     def top(self) -> int:
         """Rows of padding above the picture."""
         return (self.target[0] - self.resized[0]) // 2
 
-    @property
+    @cached_property
     def left(self) -> int:
         """Columns of padding left of the picture."""
         return (self.target[1] - self.resized[1]) // 2
 
-    @property
+    @cached_property
     def transform(self) -> tuple[float, float, float, float, float, float]:
         """``(gain_x, gain_y, pad_x, pad_y, width, height)`` for the kernels: ``source = (target - pad) / gain``.
 
@@ -86,18 +87,32 @@ class Letterbox:
             raise DimensionError(f"letterbox takes u8 arrays, got {image.dtype} and {out.dtype}")
         height, width = self.resized
         top, left = self.top, self.left
-        out[:top] = PAD_VALUE
-        out[top + height :] = PAD_VALUE
-        inner = out[top : top + height]
-        inner[:, :left] = PAD_VALUE
-        inner[:, left + width :] = PAD_VALUE
-        view = inner[:, left : left + width]
+        view = out
+        if height < self.target[0]:
+            out[:top] = PAD_VALUE
+            out[top + height :] = PAD_VALUE
+            view = out[top : top + height]
+        if width < self.target[1]:
+            view[:, :left] = PAD_VALUE
+            view[:, left + width :] = PAD_VALUE
+            view = view[:, left : left + width]
         if (height, width) == self.source:
             view[:] = image
             return
         resized: Any = cv2.resize(image, (width, height), dst=view, interpolation=cv2.INTER_LINEAR)
         if resized is not view and not np.shares_memory(resized, out):  # OpenCV could not write through the view
             view[:] = resized
+
+
+@lru_cache(maxsize=256)
+def fitting(source: tuple[int, int], target: tuple[int, int]) -> Letterbox:
+    """The letterbox of pictures of a size, kept: frame after frame is of the same.
+
+    Example:
+        >>> fitting((720, 1280), (640, 640)) is fitting((720, 1280), (640, 640))
+        True
+    """
+    return Letterbox(source, target)
 
 
 def letterbox(image: Image, imgsz: tuple[int, int]) -> tuple[Image, Letterbox]:
@@ -112,7 +127,7 @@ def letterbox(image: Image, imgsz: tuple[int, int]) -> tuple[Image, Letterbox]:
         >>> picture.shape, int(picture[0, 0, 0]), int(picture[320, 320, 0])
         ((640, 640, 3), 114, 0)
     """
-    fit = Letterbox((image.shape[0], image.shape[1]), imgsz)
+    fit = fitting((image.shape[0], image.shape[1]), imgsz)
     out = np.empty((*imgsz, 3), np.uint8)
     fit.into(image, out)
     return out, fit

@@ -21,7 +21,7 @@ from ovyolo.errors import DimensionError, ModelError, OvyoloError, OvyoloWarning
 from ovyolo.io.frame import Frame
 from ovyolo.io.images import as_bgr
 from ovyolo.lanes import POLICIES, POLL, Lane, Lanes
-from ovyolo.letterbox import Letterbox
+from ovyolo.letterbox import Letterbox, fitting
 from ovyolo.runtime import Session
 from ovyolo.tiling import TiledFrames
 
@@ -243,7 +243,7 @@ class Stream:
                 flight.fit = self._ring.hold(flight.slot, image)
             else:
                 ring_input = self._ring.input(flight.slot)[0]
-                flight.fit = Letterbox((image.shape[0], image.shape[1]), (ring_input.shape[0], ring_input.shape[1]))
+                flight.fit = fitting((image.shape[0], image.shape[1]), (ring_input.shape[0], ring_input.shape[1]))
                 flight.fit.into(image, ring_input)
                 self._computing.add(flight.slot)
             self._ring.submit(flight.slot)

@@ -90,6 +90,28 @@ def test_bad_heads_are_refused(changes: dict[str, Any], words: str) -> None:
         heads_call(**changes)
 
 
+def test_a_refused_picture_leaves_a_decoder_usable() -> None:
+    decode = _nms.HeadDecoder(ANCHORS, [8], 2, conf=0.2, iou=0.45)
+    right = decode([HEAD])
+    assert len(right[0]) > 0
+    for heads, transform, words in [
+        (HEAD, None, "heads is one array"),
+        ([HEAD, HEAD], None, "heads has 2 levels, but anchors have shape"),
+        ([HEAD[:, :6]], None, r"expected \[1, 7, H, W\]"),
+        ([HEAD.astype(np.float64)], None, "dtype float64"),
+        ([HEAD], (0, 1, 0, 0, 5, 5), "gain that is not positive"),
+    ]:
+        with pytest.raises(DimensionError, match=words):
+            decode(heads, transform)
+        assert np.array_equal(decode([HEAD])[0], right[0])
+    with pytest.raises(TypeError):
+        _nms.HeadDecoder()  # type: ignore[call-arg]
+    shrinking = np.zeros((1, 7, 4, 4), np.float32)
+    decode([shrinking])
+    shrinking.resize((1, 7, 2, 4), refcheck=False)  # nothing of it is held between calls
+    assert len(decode([shrinking])[0]) == len(decode([HEAD[:, :, :2].copy()])[0])
+
+
 @pytest.mark.parametrize("call", [heads_call, rows_call])
 @pytest.mark.parametrize(
     ("changes", "words"),

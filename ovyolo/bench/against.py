@@ -22,7 +22,7 @@ from ovyolo.bench.rivals import RUNTIMES, Runtime, open_runtime
 from ovyolo.card import Card
 from ovyolo.detections import Detections
 from ovyolo.errors import DimensionError, ModelError
-from ovyolo.letterbox import Letterbox
+from ovyolo.letterbox import Letterbox, fitting
 
 __all__ = ["Rival", "agreement", "parse_against"]
 
@@ -91,7 +91,7 @@ class Rival:
         begin = time.perf_counter()
         image = self._frames.next()
         read = time.perf_counter()
-        fit = Letterbox((image.shape[0], image.shape[1]), self._card.imgsz)
+        fit = fitting((image.shape[0], image.shape[1]), self._card.imgsz)
         fit.into(image, self._picture)
         blob: Any = (
             cv2.dnn.blobFromImage(self._picture, 1 / 255, swapRB=True)

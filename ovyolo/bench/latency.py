@@ -11,7 +11,7 @@ from typing import Any
 from ovyolo.bench.frames import Frames
 from ovyolo.decode import Decoder
 from ovyolo.detections import Detections
-from ovyolo.letterbox import Letterbox
+from ovyolo.letterbox import fitting
 from ovyolo.runtime import open_session
 
 __all__ = ["PARTS", "Latency", "by_part", "read_back"]
@@ -38,7 +38,7 @@ class Latency:
         begin = time.perf_counter()
         image = self._frames.next()
         read = time.perf_counter()
-        fit = Letterbox((image.shape[0], image.shape[1]), self.card.imgsz)
+        fit = fitting((image.shape[0], image.shape[1]), self.card.imgsz)
         fit.into(image, self._session.input(0)[0])
         boxed = time.perf_counter()
         self._session.submit(0)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ovyolo.detections import Detections
 from ovyolo.errors import ModelError
-from ovyolo.letterbox import Letterbox
+from ovyolo.letterbox import Letterbox, fitting
 from ovyolo.runtime import Session
 from ovyolo.tiling.runner import Belt, TiledPicture, Tiler
 
@@ -60,7 +60,7 @@ class TiledFrames:
             DimensionError: the region of interest lies outside the frame.
         """
         self._pictures[slot] = self._tiler.cut(image)
-        return Letterbox((image.shape[0], image.shape[1]), self._tiler.card.imgsz)
+        return fitting((image.shape[0], image.shape[1]), self._tiler.card.imgsz)
 
     def input(self, slot: int) -> Image:
         """A picture of the network's own size, for who has no frame."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ovyolo.card import Card
 from ovyolo.detections import Detections
 from ovyolo.errors import ModelError
-from ovyolo.letterbox import Letterbox
+from ovyolo.letterbox import Letterbox, fitting
 from ovyolo.runtime import Session
 from ovyolo.tiling.merging import View, merge_views
 from ovyolo.tiling.plan import Plan, plan_tiles
@@ -126,7 +126,7 @@ class Tiler:
         if picture.plan.plain:
             return picture.found[0]
         views = [
-            View(box, one, Letterbox(_size(box), self.card.imgsz).gain, number < picture.tiles)
+            View(box, one, fitting(_size(box), self.card.imgsz).gain, number < picture.tiles)
             for number, (box, one) in enumerate(zip(picture.parts, picture.found, strict=True))
         ]
         return merge_views(views, picture.plan, **self._merging)
@@ -175,7 +175,7 @@ class Belt:
             target, fits = self._session.input(slot), []
             for place, box in enumerate(picture.parts[begin : begin + batch]):
                 x1, y1, x2, y2 = box
-                fit = Letterbox(_size(box), imgsz)
+                fit = fitting(_size(box), imgsz)
                 fit.into(picture.image[y1:y2, x1:x2], target[place])
                 fits.append(fit)
             self._session.submit(slot)
