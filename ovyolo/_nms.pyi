@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from typing import final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,9 +22,10 @@ _Boxes = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32], bool
 _Transform = tuple[float, float, float, float, float, float]
 _ClassMask = NDArray[np.bool_] | NDArray[np.uint8]
 
+@final
 class HeadDecoder:
-    def __init__(
-        self,
+    def __new__(
+        cls,
         anchors: ArrayLike,
         strides: ArrayLike,
         num_classes: int,
@@ -35,7 +37,7 @@ class HeadDecoder:
         agnostic: bool = False,
         class_mask: _ClassMask | None = None,
         max_nms: int = 30000,
-    ) -> None: ...
+    ) -> HeadDecoder: ...
     def __call__(self, heads: Sequence[NDArray[np.float32]], transform: _Transform | None = None) -> _Boxes: ...
 
 def decode_nms(
