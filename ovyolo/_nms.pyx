@@ -58,6 +58,7 @@ cdef extern from "_simd.h" nogil:
     void ovyolo_use_level(int)
     void ovyolo_prefetch(const void*)
     int ovyolo_lowest_bit(uint32_t)
+    bint ovyolo_touches(const float*, const double*, const double*)
 
 include "_nms_sort.pxi"
 include "_nms_kept.pxi"

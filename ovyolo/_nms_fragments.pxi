@@ -161,8 +161,8 @@ cdef int join_pairs(Join* join) noexcept nogil:
             spot.box[j] = join.xyxy[4 * i + j]
         spot.class_id = 0 if join.class_ids == NULL else join.class_ids[i]
         # searched before it is filed, so that each pair comes once
-        window.x1, window.y1 = spot.box[0] - TOUCHING, spot.box[1] - TOUCHING
-        window.x2, window.y2 = spot.box[2] + TOUCHING, spot.box[3] + TOUCHING
+        for j in range(2):
+            window.low[j], window.high[j] = spot.box[j] - TOUCHING, spot.box[2 + j] + TOUCHING
         found = grid_search(&join.grid, &window, spot.class_id)
         for k in range(found):
             a = join.grid.found[k]

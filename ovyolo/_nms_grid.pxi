@@ -72,7 +72,9 @@ cdef struct Cells:
 
 
 cdef struct Window:
-    double x1, y1, x2, y2
+    # its corners
+    double low[2]
+    double high[2]
     # boxes of other widths and heights than these need not be found
     double least[2]
     double most[2]

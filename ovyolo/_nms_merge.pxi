@@ -120,10 +120,8 @@ cdef inline Window window_of(const double* box, const Reach* reach) noexcept nog
         side = box[2 + j] - box[j]
         window.least[j] = side * reach.least
         window.most[j] = side * reach.most
-    window.x1 = box[0] + reach.margin * (box[2] - box[0])
-    window.y1 = box[1] + reach.margin * (box[3] - box[1])
-    window.x2 = box[2] - reach.margin * (box[2] - box[0])
-    window.y2 = box[3] - reach.margin * (box[3] - box[1])
+        window.low[j] = box[j] + reach.margin * side
+        window.high[j] = box[2 + j] - reach.margin * side
     return window
 
 

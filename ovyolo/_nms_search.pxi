@@ -1,11 +1,7 @@
 # The question "which of the boxes in the grid, of these sizes, can touch this window?".
 
 cdef inline bint touches(const Spot* spot, const Window* window, int32_t class_id) noexcept nogil:
-    return (
-        spot.class_id == class_id
-        and spot.box[0] <= window.x2 and spot.box[2] >= window.x1
-        and spot.box[1] <= window.y2 and spot.box[3] >= window.y1
-    )
+    return spot.class_id == class_id and ovyolo_touches(spot.box, window.low, window.high)
 
 
 cdef inline bint may_hold(const Shape* shape, const Window* window) noexcept nogil:
@@ -27,8 +23,8 @@ cdef inline Window window_for(const Shape* shape, const Window* window) noexcept
     """Where boxes of a shape are looked for."""
     cdef Window own = window[0]
     if window.by_centre:
-        look_within(&own.x1, &own.x2, shape.least[0])
-        look_within(&own.y1, &own.y2, shape.least[1])
+        look_within(&own.low[0], &own.high[0], shape.least[0])
+        look_within(&own.low[1], &own.high[1], shape.least[1])
     return own
 
 
@@ -55,7 +51,7 @@ cdef int64_t grid_search(Grid* grid, const Window* asked, int32_t class_id) noex
             continue
         window = window_for(shape, asked)
         if not shape.wide:
-            cells = cells_of(shape, window.x1, window.y1, window.x2, window.y2)
+            cells = cells_of(shape, window.low[0], window.low[1], window.high[0], window.high[1])
             if number_of(&cells) <= 2 * shape.boxes + 4:
                 for y in range(cells.top, cells.bottom + 1):
                     for x in range(cells.left, cells.right + 1):
@@ -94,7 +90,7 @@ cdef void grid_fetch(const Grid* grid, const Window* asked) noexcept nogil:
         if not may_hold(shape, asked):
             continue
         window = window_for(shape, asked)
-        cells = cells_of(shape, window.x1, window.y1, window.x2, window.y2)
+        cells = cells_of(shape, window.low[0], window.low[1], window.high[0], window.high[1])
         if number_of(&cells) <= 9.0:
             for y in range(cells.top, cells.bottom + 1):
                 for x in range(cells.left, cells.right + 1):

@@ -377,6 +377,18 @@ static int ovyolo_lowest_bit(uint32_t bits) {
 #endif
 }
 
+/* Whether a box x1 y1 x2 y2 touches a window; corners low and high of it. Without branches, which nobody could predict. */
+static int ovyolo_touches(const float *box, const double *low, const double *high) {
+#ifdef OVYOLO_X86
+    const __m128 corners = _mm_loadu_ps(box);
+    const __m128d begins = _mm_cmple_pd(_mm_cvtps_pd(corners), _mm_loadu_pd(high));
+    const __m128d ends = _mm_cmpge_pd(_mm_cvtps_pd(_mm_movehl_ps(corners, corners)), _mm_loadu_pd(low));
+    return _mm_movemask_pd(_mm_and_pd(begins, ends)) == 3;
+#else
+    return (box[0] <= high[0]) & (box[1] <= high[1]) & (box[2] >= low[0]) & (box[3] >= low[1]);
+#endif
+}
+
 /* ---- scores as integers of the same order ---- */
 
 static uint32_t ovyolo_ordered(float value) {
