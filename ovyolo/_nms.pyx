@@ -59,6 +59,7 @@ cdef extern from "_simd.h" nogil:
     void ovyolo_prefetch(const void*)
     int ovyolo_lowest_bit(uint32_t)
     bint ovyolo_touches(const float*, const double*, const double*)
+    void ovyolo_cells(const double*, const double*, int32_t*)
 
 include "_nms_sort.pxi"
 include "_nms_kept.pxi"

@@ -37,7 +37,7 @@ cdef struct Head:
 
 cdef struct Shape:
     # cells a pixel
-    double per_x, per_y
+    double per[2]
     uint64_t salt
     int64_t boxes
     int32_t first
@@ -67,8 +67,10 @@ cdef struct Grid:
     void* block
 
 
+# columns and rows of cells, both ends included
 cdef struct Cells:
-    int64_t left, top, right, bottom
+    int32_t low[2]
+    int32_t high[2]
 
 
 cdef struct Window:
@@ -153,26 +155,16 @@ cdef inline int level_of_side(double side) noexcept nogil:
     return LOWEST_LEVEL if exponent < LOWEST_LEVEL else (HIGHEST_LEVEL if exponent > HIGHEST_LEVEL else exponent)
 
 
-cdef inline int64_t cell_at(double coordinate, double per) noexcept nogil:
-    cdef double index = coordinate * per
-    # far outside any picture all places become one; order is kept, so ranges stay right
-    index = index if index > -1e12 else -1e12
-    index = index if index < 1e12 else 1e12
-    # floor, which without SSE4.1 would be a call
-    return <int64_t> index - (index < <double> <int64_t> index)
-
-
-cdef inline Cells cells_of(const Shape* shape, double x1, double y1, double x2, double y2) noexcept nogil:
+cdef inline Cells cells_of(const Shape* shape, const double* low, const double* high) noexcept nogil:
+    """Of the corners of a window or a box."""
     cdef Cells cells
-    cells.left = cell_at(x1, shape.per_x)
-    cells.top = cell_at(y1, shape.per_y)
-    cells.right = cell_at(x2, shape.per_x)
-    cells.bottom = cell_at(y2, shape.per_y)
+    ovyolo_cells(low, shape.per, cells.low)
+    ovyolo_cells(high, shape.per, cells.high)
     return cells
 
 
 cdef inline double number_of(const Cells* cells) noexcept nogil:
-    return <double> (cells.right - cells.left + 1) * <double> (cells.bottom - cells.top + 1)
+    return (<double> cells.high[0] - cells.low[0] + 1.0) * (<double> cells.high[1] - cells.low[1] + 1.0)
 
 
 cdef inline uint64_t hash_of(const Shape* shape, int64_t x, int64_t y, int32_t class_id) noexcept nogil:
@@ -206,8 +198,8 @@ cdef inline int shape_of_box(Grid* grid, const float* box) noexcept nogil:
     if grid.shape_at[key] == NOTHING:
         grid.shape_at[key] = <int16_t> grid.shapes
         shape = &grid.shape[grid.shapes]
-        shape.per_x = ldexp(CELLS_A_SIDE, -2 * across)
-        shape.per_y = ldexp(CELLS_A_SIDE, -2 * down)
+        shape.per[0] = ldexp(CELLS_A_SIDE, -2 * across)
+        shape.per[1] = ldexp(CELLS_A_SIDE, -2 * down)
         shape.salt = <uint64_t> (key + 1) * 0xD6E8FEB86659FD93u
         shape.boxes = 0
         shape.first = NOTHING
@@ -224,6 +216,7 @@ cdef inline int shape_of_box(Grid* grid, const float* box) noexcept nogil:
 cdef int grid_file(Grid* grid, int32_t at) noexcept nogil:
     """Files the spot `at`, whose box and class are set; a box without area is left out. -1: no memory."""
     cdef Spot* spot = &grid.spot[at]
+    cdef double box[4]
     cdef Shape* shape
     cdef Cells cells
     cdef int64_t x, y, capacity
@@ -245,9 +238,10 @@ cdef int grid_file(Grid* grid, int32_t at) noexcept nogil:
     shape.boxes += 1
     if shape.wide:
         return 0
-    cells = cells_of(shape, spot.box[0], spot.box[1], spot.box[2], spot.box[3])
-    for y in range(cells.top, cells.bottom + 1):
-        for x in range(cells.left, cells.right + 1):
+    widen(spot.box, box)
+    cells = cells_of(shape, box, box + 2)
+    for y in range(cells.low[1], cells.high[1] + 1):
+        for x in range(cells.low[0], cells.high[0] + 1):
             hashed = hash_of(shape, x, y, spot.class_id)
             head = head_of(grid, hashed)
             link = grid.free_link
@@ -275,6 +269,7 @@ cdef int grid_file(Grid* grid, int32_t at) noexcept nogil:
 cdef void grid_take_out(Grid* grid, int32_t at) noexcept nogil:
     """Undoes grid_file."""
     cdef Spot* spot = &grid.spot[at]
+    cdef double box[4]
     cdef Shape* shape
     cdef Cells cells
     cdef int64_t x, y
@@ -291,9 +286,10 @@ cdef void grid_take_out(Grid* grid, int32_t at) noexcept nogil:
     if spot.next != NOTHING:
         grid.spot[spot.next].previous = spot.previous
     if not shape.wide:
-        cells = cells_of(shape, spot.box[0], spot.box[1], spot.box[2], spot.box[3])
-        for y in range(cells.top, cells.bottom + 1):
-            for x in range(cells.left, cells.right + 1):
+        widen(spot.box, box)
+        cells = cells_of(shape, box, box + 2)
+        for y in range(cells.low[1], cells.high[1] + 1):
+            for x in range(cells.low[0], cells.high[0] + 1):
                 place = &head_of(grid, hash_of(shape, x, y, spot.class_id)).link
                 while grid.link[place[0]].spot != at:
                     place = &grid.link[place[0]].next

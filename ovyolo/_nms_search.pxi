@@ -51,10 +51,10 @@ cdef int64_t grid_search(Grid* grid, const Window* asked, int32_t class_id) noex
             continue
         window = window_for(shape, asked)
         if not shape.wide:
-            cells = cells_of(shape, window.low[0], window.low[1], window.high[0], window.high[1])
+            cells = cells_of(shape, window.low, window.high)
             if number_of(&cells) <= 2 * shape.boxes + 4:
-                for y in range(cells.top, cells.bottom + 1):
-                    for x in range(cells.left, cells.right + 1):
+                for y in range(cells.low[1], cells.high[1] + 1):
+                    for x in range(cells.low[0], cells.high[0] + 1):
                         hashed = hash_of(shape, x, y, class_id)
                         head = head_of(grid, hashed)
                         link = head.link if head.seen & mark_of(hashed) else NOTHING
@@ -90,8 +90,8 @@ cdef void grid_fetch(const Grid* grid, const Window* asked) noexcept nogil:
         if not may_hold(shape, asked):
             continue
         window = window_for(shape, asked)
-        cells = cells_of(shape, window.low[0], window.low[1], window.high[0], window.high[1])
+        cells = cells_of(shape, window.low, window.high)
         if number_of(&cells) <= 9.0:
-            for y in range(cells.top, cells.bottom + 1):
-                for x in range(cells.left, cells.right + 1):
+            for y in range(cells.low[1], cells.high[1] + 1):
+                for x in range(cells.low[0], cells.high[0] + 1):
                     ovyolo_prefetch(head_of(grid, hash_of(shape, x, y, 0)))

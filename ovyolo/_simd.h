@@ -389,6 +389,26 @@ static int ovyolo_touches(const float *box, const double *low, const double *hig
 #endif
 }
 
+/* The cells, `per` of them a pixel, that a point's x and y lie in: floor, for less than a function call each. Far outside
+ * any picture all cells become one; order is kept, so ranges stay right. */
+static void ovyolo_cells(const double *point, const double *per, int32_t *cell) {
+    const double most = 1e9;
+#ifdef OVYOLO_X86
+    const __m128d exact = _mm_mul_pd(_mm_loadu_pd(point), _mm_loadu_pd(per));
+    const __m128d index = _mm_min_pd(_mm_max_pd(exact, _mm_set1_pd(-most)), _mm_set1_pd(most));
+    const __m128i whole = _mm_cvttpd_epi32(index);
+    const __m128i above = _mm_castpd_si128(_mm_cmplt_pd(index, _mm_cvtepi32_pd(whole)));
+    _mm_storel_epi64((__m128i *)cell, _mm_add_epi32(whole, _mm_shuffle_epi32(above, _MM_SHUFFLE(3, 3, 2, 0))));
+#else
+    for (int j = 0; j < 2; j++) {
+        double index = point[j] * per[j];
+        index = index > -most ? index : -most;
+        index = index < most ? index : most;
+        cell[j] = (int32_t)index - (index < (double)(int32_t)index);
+    }
+#endif
+}
+
 /* ---- scores as integers of the same order ---- */
 
 static uint32_t ovyolo_ordered(float value) {
