@@ -48,7 +48,7 @@ cdef extern from "_simd.h" nogil:
         float area
 
     int64_t ovyolo_scan(const float*, int64_t, const float*, float, int32_t*, uint8_t*)
-    uint32_t ovyolo_best(const float*, int64_t, int32_t, int, float*, int32_t*)
+    uint32_t ovyolo_best(const float*, int64_t, int32_t, int, const int32_t*, const int32_t*, float*, int32_t*)
     int64_t ovyolo_hits(
         const float*, const int32_t*, const float*, const uint8_t*, int64_t, int, int64_t, int32_t*, uint8_t*)
     bint ovyolo_chain(const ovyolo_block*, int32_t, int, int32_t, const ovyolo_box*, float)
@@ -218,7 +218,7 @@ cdef int fill_from_boxes(
             isfinite(cell.box[0]) and isfinite(cell.box[1]) and isfinite(cell.box[2]) and isfinite(cell.box[3])
         ):
             continue
-        if work.founds == work.found_capacity and make_room(work) < 0:
+        if make_room(work, 1) < 0:
             return -1
         push(work, scores[i], 0 if class_ids == NULL else class_ids[i], i)
     return 0

@@ -5,8 +5,8 @@ cdef enum:
 
 
 cdef struct Chunk:
-    # groups of eight neighbouring cells of one plane
-    int32_t start[CHUNK]
+    # groups of eight neighbouring cells of one plane; some room behind them for who takes four at a time
+    int32_t start[CHUNK + 8]
     uint8_t active[CHUNK]
     # by lane
     float threshold[8 * CHUNK]
@@ -99,27 +99,35 @@ cdef void mark_unusable(Work* work, int64_t number) noexcept nogil:
 
 
 cdef int best_classes(Work* work, Chunk* chunk, const float* planes, int64_t size, int64_t groups) noexcept nogil:
-    cdef float best[8]
-    cdef int32_t which[8]
-    cdef int lane, lanes = 8 if size >= 8 else <int> size
-    cdef int64_t g
-    cdef uint32_t nan
+    cdef float best[4 * 8]
+    cdef int32_t which[4 * 8]
+    cdef int lane, place, lanes = 8 if size >= 8 else <int> size
+    cdef int64_t first, g, number
+    cdef uint32_t nan, bits
     cdef float score
-    for g in range(groups):
-        nan = ovyolo_best(planes + 5 * size + chunk.start[g], size, work.classes, lanes, best, which)
-        if work.founds + 8 > work.found_capacity and make_room(work) < 0:
+    # four at a time: what is missing of the last four, and what comes after them, are the last group again
+    for g in range(groups, groups + 7):
+        chunk.start[g] = chunk.start[groups - 1]
+    for first in range(0, groups, 4):
+        nan = ovyolo_best(
+            planes + 5 * size, size, work.classes, lanes, chunk.start + first, chunk.start + first + 4, best, which)
+        if make_room(work, 4 * 8) < 0:
             return -1
-        for lane in range(lanes):
-            if not (chunk.active[g] >> lane) & 1:
-                continue
-            if (nan >> lane) & 1:
-                mark_unusable(work, chunk.cell[8 * g + lane])
-                continue
-            if work.wanted != NULL and not work.wanted[which[lane]]:
-                continue
-            score = <float> (chunk.objectness[8 * g + lane] * sigmoid(best[lane]))
-            if score > work.conf:
-                push(work, score, which[lane], chunk.cell[8 * g + lane])
+        for g in range(first, first + 4 if first + 4 < groups else groups):
+            bits = chunk.active[g]
+            while bits:
+                lane = ovyolo_lowest_bit(bits)
+                bits &= bits - 1
+                place = <int> (8 * (g - first)) + lane
+                number = chunk.cell[8 * g + lane]
+                if (nan >> place) & 1:
+                    mark_unusable(work, number)
+                    continue
+                if work.wanted != NULL and not work.wanted[which[place]]:
+                    continue
+                score = <float> (chunk.objectness[8 * g + lane] * sigmoid(best[place]))
+                if score > work.conf:
+                    push(work, score, which[place], number)
     return 0
 
 
@@ -161,7 +169,7 @@ cdef int all_classes(Work* work, Chunk* chunk, const float* planes, int64_t size
                 if not nans_marked and work.founds > work.max_nms:
                     mark_nans(work, chunk, planes, size, groups)
                     nans_marked = True
-                if make_room(work) < 0:
+                if make_room(work, 8) < 0:
                     return -1
             bits = chunk.hit_mask[i]
             while bits:
@@ -288,7 +296,7 @@ cdef int walk_rows(Work* work, const float* rows, int64_t n, bint with_objectnes
             score = <double> objectness * <double> classes[k]
             score = score if score < FLT_MAX else FLT_MAX
             if <float> score > work.conf:
-                if work.founds == work.found_capacity and make_room(work) < 0:
+                if make_room(work, 1) < 0:
                     return -1
                 push(work, <float> score, k, work.cells)
         cell.position = 0

@@ -86,20 +86,21 @@ cdef void keep_best(Work* work) noexcept nogil:
             work.worst = work.found[i]
 
 
-cdef int make_room(Work* work) noexcept nogil:
-    """Room for one more candidate: more memory up to twice max_nms, from then on by dropping the worse half."""
+cdef inline int make_room(Work* work, int64_t more) noexcept nogil:
+    """Room for up to 64 more candidates: more memory up to twice max_nms, from then on by dropping the worse half."""
     cdef int64_t capacity, limit = 2 * work.max_nms + 64
     cdef void* grown
-    if work.found_capacity == limit:
-        keep_best(work)
-        return 0
-    capacity = 2 * work.found_capacity + 1024
-    capacity = capacity if capacity < limit else limit
-    grown = realloc(work.found, <size_t> capacity * sizeof(Found))
-    if grown == NULL:
-        return -1
-    work.found = <Found*> grown
-    work.found_capacity = capacity
+    while work.founds + more > work.found_capacity:
+        if work.found_capacity == limit:
+            keep_best(work)
+            return 0
+        capacity = 2 * work.found_capacity + 1024
+        capacity = capacity if capacity < limit else limit
+        grown = realloc(work.found, <size_t> capacity * sizeof(Found))
+        if grown == NULL:
+            return -1
+        work.found = <Found*> grown
+        work.found_capacity = capacity
     return 0
 
 

@@ -28,7 +28,8 @@ typedef struct {
 } ovyolo_box;
 
 typedef int64_t (*ovyolo_scan_fn)(const float *, int64_t, const float *, float, int32_t *, uint8_t *);
-typedef uint32_t (*ovyolo_best_fn)(const float *, int64_t, int32_t, int, float *, int32_t *);
+typedef uint32_t (*ovyolo_best_fn)(const float *, int64_t, int32_t, int, const int32_t *, const int32_t *, float *,
+                                   int32_t *);
 typedef int64_t (*ovyolo_hits_fn)(const float *, const int32_t *, const float *, const uint8_t *, int64_t, int, int64_t,
                                   int32_t *, uint8_t *);
 typedef int (*ovyolo_chain_fn)(const ovyolo_block *, int32_t, int, int32_t, const ovyolo_box *, float);
@@ -76,8 +77,8 @@ static int64_t ovyolo_scan_plain(const float *v, int64_t n, const float *next, f
 
 /* For each lane of one group, the greatest of `classes` planes (the first among equals) and which it is.
  * `planes` points at the group's first cell in the first plane. Returns the mask of lanes with a NaN in any plane. */
-static uint32_t ovyolo_best_plain(const float *planes, int64_t plane_size, int32_t classes, int lanes, float *best,
-                                  int32_t *which) {
+static uint32_t ovyolo_best_of_one(const float *planes, int64_t plane_size, int32_t classes, int lanes, float *best,
+                                   int32_t *which) {
     uint32_t nan = 0;
     for (int j = 0; j < 8; j++) {
         best[j] = -INFINITY;
@@ -94,6 +95,17 @@ static uint32_t ovyolo_best_plain(const float *planes, int64_t plane_size, int32
             }
         }
     }
+    return nan;
+}
+
+/* The same for four groups, which begin at `start` of each plane: a byte of the mask for each. Those at `later` will be
+ * asked for next, and the vector code begins to fetch them. */
+static uint32_t ovyolo_best_plain(const float *planes, int64_t plane_size, int32_t classes, int lanes,
+                                  const int32_t *start, const int32_t *later, float *best, int32_t *which) {
+    uint32_t nan = 0;
+    (void)later;
+    for (int g = 0; g < 4; g++)
+        nan |= ovyolo_best_of_one(planes + start[g], plane_size, classes, lanes, best + 8 * g, which + 8 * g) << 8 * g;
     return nan;
 }
 
@@ -155,24 +167,26 @@ static int64_t ovyolo_scan_sse2(const float *v, int64_t n, const float *next, fl
     return ovyolo_scan_from(v, n, i, t, start, mask, count);
 }
 
-static uint32_t ovyolo_best_sse2(const float *planes, int64_t plane_size, int32_t classes, int lanes, float *best,
-                                 int32_t *which) {
-    if (lanes < 8) return ovyolo_best_plain(planes, plane_size, classes, lanes, best, which);
+static uint32_t ovyolo_best_sse2(const float *planes, int64_t plane_size, int32_t classes, int lanes,
+                                 const int32_t *start, const int32_t *later, float *best, int32_t *which) {
+    if (lanes < 8) return ovyolo_best_plain(planes, plane_size, classes, lanes, start, later, best, which);
     uint32_t nan = 0;
-    for (int half = 0; half < 8; half += 4) {
+    for (int half = 0; half < 8; half++) {
+        const float *cells = planes + start[half / 2] + 4 * (half % 2), *next = planes + later[half / 2];
         __m128 top = _mm_set1_ps(-INFINITY), odd = _mm_setzero_ps();
         __m128i arg = _mm_setzero_si128();
         for (int32_t k = 0; k < classes; k++) {
-            __m128 v = _mm_loadu_ps(planes + k * plane_size + half);
+            __m128 v = _mm_loadu_ps(cells + k * plane_size);
+            if (half % 2 == 0) _mm_prefetch((const char *)(next + k * plane_size), _MM_HINT_T1);
             __m128 more = _mm_cmpgt_ps(v, top);
             __m128i moved = _mm_castps_si128(more);
             odd = _mm_or_ps(odd, _mm_cmpunord_ps(v, v));
             top = _mm_or_ps(_mm_and_ps(more, v), _mm_andnot_ps(more, top));
             arg = _mm_or_si128(_mm_and_si128(moved, _mm_set1_epi32(k)), _mm_andnot_si128(moved, arg));
         }
-        _mm_storeu_ps(best + half, top);
-        _mm_storeu_si128((__m128i *)(which + half), arg);
-        nan |= (uint32_t)_mm_movemask_ps(odd) << half;
+        _mm_storeu_ps(best + 4 * half, top);
+        _mm_storeu_si128((__m128i *)(which + 4 * half), arg);
+        nan |= (uint32_t)_mm_movemask_ps(odd) << 4 * half;
     }
     return nan;
 }
@@ -246,20 +260,35 @@ OVYOLO_TARGET_AVX2 static int64_t ovyolo_scan_avx2(const float *v, int64_t n, co
 }
 
 OVYOLO_TARGET_AVX2 static uint32_t ovyolo_best_avx2(const float *planes, int64_t plane_size, int32_t classes, int lanes,
-                                             float *best, int32_t *which) {
-    if (lanes < 8) return ovyolo_best_plain(planes, plane_size, classes, lanes, best, which);
-    __m256 top = _mm256_set1_ps(-INFINITY), odd = _mm256_setzero_ps();
-    __m256i arg = _mm256_setzero_si256();
-    for (int32_t k = 0; k < classes; k++) {
-        __m256 v = _mm256_loadu_ps(planes + k * plane_size);
-        __m256 more = _mm256_cmp_ps(v, top, _CMP_GT_OQ);
-        odd = _mm256_or_ps(odd, _mm256_cmp_ps(v, v, _CMP_UNORD_Q));
-        top = _mm256_blendv_ps(top, v, more);
-        arg = _mm256_blendv_epi8(arg, _mm256_set1_epi32(k), _mm256_castps_si256(more));
+                                             const int32_t *start, const int32_t *later, float *best,
+                                             int32_t *which) {
+    if (lanes < 8) return ovyolo_best_plain(planes, plane_size, classes, lanes, start, later, best, which);
+    __m256 top[4], odd[4];
+    __m256i arg[4];
+    uint32_t nan = 0;
+    for (int g = 0; g < 4; g++) {
+        top[g] = _mm256_set1_ps(-INFINITY);
+        odd[g] = _mm256_setzero_ps();
+        arg[g] = _mm256_setzero_si256();
     }
-    _mm256_storeu_ps(best, top);
-    _mm256_storeu_si256((__m256i *)which, arg);
-    return (uint32_t)_mm256_movemask_ps(odd);
+    for (int32_t k = 0; k < classes; k++) {
+        const float *plane = planes + k * plane_size;
+        const __m256i number = _mm256_set1_epi32(k);
+        for (int g = 0; g < 4; g++) {
+            __m256 v = _mm256_loadu_ps(plane + start[g]);
+            _mm_prefetch((const char *)(plane + later[g]), _MM_HINT_T1);
+            __m256 more = _mm256_cmp_ps(v, top[g], _CMP_GT_OQ);
+            odd[g] = _mm256_or_ps(odd[g], _mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+            top[g] = _mm256_blendv_ps(top[g], v, more);
+            arg[g] = _mm256_blendv_epi8(arg[g], number, _mm256_castps_si256(more));
+        }
+    }
+    for (int g = 0; g < 4; g++) {
+        _mm256_storeu_ps(best + 8 * g, top[g]);
+        _mm256_storeu_si256((__m256i *)(which + 8 * g), arg[g]);
+        nan |= (uint32_t)_mm256_movemask_ps(odd[g]) << 8 * g;
+    }
+    return nan;
 }
 
 OVYOLO_TARGET_AVX2 static int64_t ovyolo_hits_avx2(const float *plane, const int32_t *start, const float *threshold,

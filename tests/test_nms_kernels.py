@@ -281,6 +281,17 @@ def test_the_best_max_nms_survive_a_long_stream(multi_label: bool, max_nms: int)
     assert_same(_nms.decode_nms(*args, **kwargs), theirs)
 
 
+@pytest.mark.parametrize("multi_label", [False, True])
+@pytest.mark.parametrize("max_nms", [480, 481, 484, 496, 1505, 1510])
+def test_memory_that_can_grow_by_less_than_a_group_is_not_overrun(multi_label: bool, max_nms: int) -> None:
+    """Candidates come in eights or more; their memory grows to 1024, 3072, … and ends at twice max_nms and 64."""
+    head = np.abs(random_values(np.random.default_rng(14), (1, 9, 60, 60), "smooth")) + 1
+    kwargs: dict[str, Any] = {"conf": 0.01, "iou": 1.0, "max_det": 9999, "max_nms": max_nms, "multi_label": multi_label}
+    theirs = twin.decode_nms([head], [[[20, 20]]], [8], 4, **kwargs)
+    assert len(theirs[0]) == max_nms and theirs[3]
+    assert_same(_nms.decode_nms([head], [[[20, 20]]], [8], 4, **kwargs), theirs)
+
+
 @pytest.mark.parametrize("level", LEVELS)
 def test_scores_one_step_above_conf_are_found(level: str) -> None:
     """The thresholds on logits, which spare most cells the sigmoid, must never hide a candidate."""
