@@ -207,6 +207,17 @@ def test_a_device_that_never_answers_hangs_nobody(monkeypatch: pytest.MonkeyPatc
     assert not left_threads()
 
 
+def test_a_region_may_lie_where_the_networks_own_picture_has_nothing(tiny: Path) -> None:
+    """What is computed before the first frame has the network's size, 64 here, and no region."""
+    detector = Detector(tiny)
+    region = (96, 80, 200, 160)
+    frames = [spotted(number) for number in (6, 7, 8)]
+    expected = [len(detector(frame, tile=64, overlap=0.125, roi=region)) for frame in frames]
+    assert expected == [1, 1, 1]
+    stream = detector.stream(iter(frames), tile=64, overlap=0.125, roi=region, skip_flat=4)
+    assert [len(found) for _, found in stream] == expected
+
+
 def test_a_frame_without_the_region_is_told_and_skipped(tiny: Path) -> None:
     frames = [spotted(0), np.zeros((32, 32, 3), np.uint8), spotted(2)]
     stream = Detector(tiny).stream(iter(frames), tile=64, overlap=0.125, roi=(0, 40, 200, 160), on_error="skip")

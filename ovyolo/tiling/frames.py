@@ -68,8 +68,8 @@ class TiledFrames:
 
     def submit(self, slot: int) -> None:
         """See :class:`~ovyolo.runtime.Session`."""
-        if slot not in self._pictures:
-            self._pictures[slot] = self._tiler.cut(self._blank[0])
+        if slot not in self._pictures:  # the region of interest is one of frames, and may lie outside
+            self._pictures[slot] = self._tiler.uncut(self._blank[0])
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="ovyolo-tiles", daemon=True)
             self._thread.start()

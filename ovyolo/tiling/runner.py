@@ -119,6 +119,12 @@ class Tiler:
         tiles = len(parts)
         return TiledPicture(image, plan, [*parts, plan.region] if plan.full else parts, tiles)
 
+    def uncut(self, image: Image) -> TiledPicture:
+        """The whole picture as one part, whatever the settings say."""
+        height, width = image.shape[:2]
+        whole = (0, 0, width, height)
+        return TiledPicture(image, Plan((height, width), whole, np.array([whole], np.int64), False, ()), [whole], 1)
+
     def merged(self, picture: TiledPicture) -> Detections:
         """The boxes of a picture all of whose parts are done."""
         if not picture.found:
