@@ -37,7 +37,7 @@ setup(
             Extension(
                 "ovyolo._nms",
                 ["ovyolo/_nms.pyx"],
-                depends=["ovyolo/_cpu.h", "ovyolo/_simd.h", *sorted(glob.glob("ovyolo/_nms_*.pxi"))],
+                depends=[*sorted(glob.glob("ovyolo/_*.h")), *sorted(glob.glob("ovyolo/_nms_*.pxi"))],
                 extra_compile_args=compile_args,
                 extra_link_args=link_args,
             )

@@ -7,7 +7,7 @@ rely on that, allocate bounded scratch memory, and report failure by return code
 cimport cython
 from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.float cimport FLT_MAX
-from libc.math cimport INFINITY, ceil, exp, fabs, fabsf, floor, frexp, isfinite, ldexp, log, sqrt
+from libc.math cimport INFINITY, ceil, exp, fabs, fabsf, floor, frexp, isfinite, ldexp, sqrt
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, qsort, realloc
 from libc.string cimport memcpy, memset, strcmp
@@ -19,8 +19,8 @@ import numpy as np
 from ovyolo.errors import DimensionError
 
 __all__ = [
-    "HeadDecoder", "cpu_features", "decode_nms", "decode_nms_rows", "join_fragments", "matched", "merge", "nms", "set_merge_blocks",
-    "set_simd_level", "simd_level",
+    "HeadDecoder", "cpu_features", "decode_nms", "decode_nms_rows", "join_fragments", "matched", "merge", "nms",
+    "set_merge_blocks", "set_simd_level", "simd_level",
 ]
 
 cdef extern from "_simd.h" nogil:
@@ -52,10 +52,12 @@ cdef extern from "_simd.h" nogil:
     int64_t ovyolo_hits(
         const float*, const int32_t*, const float*, const uint8_t*, int64_t, int, int64_t, int32_t*, uint8_t*)
     bint ovyolo_chain(const ovyolo_block*, int32_t, int, int32_t, const ovyolo_box*, float)
-    uint32_t ovyolo_ordered(float)
-    float ovyolo_unordered(uint32_t)
     int ovyolo_widest_level()
     void ovyolo_use_level(int)
+
+cdef extern from "_steps.h" nogil:
+    uint32_t ovyolo_ordered(float)
+    float ovyolo_unordered(uint32_t)
     void ovyolo_prefetch(const void*)
     int ovyolo_lowest_bit(uint32_t)
     bint ovyolo_touches(const float*, const double*, const double*)

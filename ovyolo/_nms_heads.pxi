@@ -17,7 +17,7 @@ cdef struct Chunk:
 
 
 cdef inline float logit_below(double part, double whole) noexcept nogil:
-    """A float that lies surely below the logit of part / whole, by 0.011 at most: without a logarithm.
+    """A float that lies surely below the logit of part / whole, by 0.014 at most: without a logarithm.
 
     Between two powers of 2 log2(1 + t) is above t + 0.2786 t (1 - t), touching it at both ends.
     """
