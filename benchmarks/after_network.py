@@ -24,19 +24,13 @@ import cv2
 import numpy as np
 import openvino as ov
 from decode_nms import MAX_DET, MAX_NMS, SETTINGS, agreement, machine, read_and_sort, with_numpy, with_opencv
-from graph import usual_model
+from graph import request_for, usual_model
 
 from ovyolo._nms import HeadDecoder
 from ovyolo.detector import model_file
 from ovyolo.io.images import read_image
 from ovyolo.letterbox import letterbox
 from ovyolo.runtime import read_model
-
-
-def request_for(model: ov.Model, threads: int | None) -> ov.InferRequest:
-    config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-    config |= {"INFERENCE_NUM_THREADS": threads} if threads else {}
-    return ov.Core().compile_model(model, "CPU", config).create_infer_request()
 
 
 def rows_of(path: Path, pictures: list[Path], rounds: int, threads: int | None) -> list[dict[str, Any]]:

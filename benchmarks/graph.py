@@ -80,14 +80,19 @@ def way_from(given: Any, node: Any) -> list[Any] | None:
     return between[::-1] if source.get_friendly_name() == given.get_friendly_name() else None
 
 
+def request_for(model: ov.Model, threads: int | None = None, precision: str = "f32") -> ov.InferRequest:
+    """The network on the CPU, one picture at a time."""
+    config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
+    config |= {"INFERENCE_NUM_THREADS": threads} if threads else {}
+    return ov.Core().compile_model(model, "CPU", config).create_infer_request()
+
+
 class Usual:
     """A frame from reading to boxes, the usual way."""
 
     def __init__(self, path: Path, frames: Frames, threads: int | None) -> None:
         model, self.card = usual_model(path)
-        config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-        config |= {"INFERENCE_NUM_THREADS": threads} if threads else {}
-        self._request = ov.Core().compile_model(model, "CPU", config).create_infer_request()
+        self._request = request_for(model, threads)
         self._frames = frames
         self._picture = np.empty((*self.card.imgsz, 3), np.uint8)
         self.found: list[tuple[Any, ...]] = []

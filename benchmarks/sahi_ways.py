@@ -16,9 +16,8 @@ from typing import Any
 
 import cv2
 import numpy as np
-import openvino as ov
 from decode_nms import with_opencv
-from graph import usual_model
+from graph import request_for, usual_model
 from numpy.typing import NDArray
 
 from ovyolo.decode import Decoder
@@ -36,8 +35,7 @@ Rows = list[tuple[list[float], float, int]]
 
 def as_users_write_it(path: Path, conf: float, precision: str) -> tuple[Callable[[Image], Rows], tuple[str, ...]]:
     model, card = usual_model(path)
-    config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
-    request = ov.Core().compile_model(model, "CPU", config).create_infer_request()
+    request = request_for(model, precision=precision)
     height, width = card.imgsz
 
     def detect(image: Image) -> Rows:

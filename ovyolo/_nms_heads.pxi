@@ -149,7 +149,8 @@ cdef void mark_nans(Work* work, Chunk* chunk, const float* planes, int64_t size,
 
 cdef int all_classes(Work* work, Chunk* chunk, const float* planes, int64_t size, int64_t groups) noexcept nogil:
     cdef int lane, lanes = 8 if size >= 8 else <int> size
-    cdef int64_t hits, i, g, number, ahead = planes_ahead(groups)
+    # far enough ahead for main memory to answer
+    cdef int64_t hits, i, g, number, planes_ahead = 1 + 64 // groups
     cdef int32_t k
     cdef uint32_t bits
     cdef const float* plane
@@ -161,7 +162,7 @@ cdef int all_classes(Work* work, Chunk* chunk, const float* planes, int64_t size
         plane = planes + (5 + <int64_t> k) * size
         hits = ovyolo_hits(
             plane, chunk.start, chunk.threshold, chunk.active, groups, lanes,
-            size * ahead if k + ahead < work.classes else 0, chunk.hit, chunk.hit_mask,
+            size * planes_ahead if k + planes_ahead < work.classes else 0, chunk.hit, chunk.hit_mask,
         )
         for i in range(hits):
             g = chunk.hit[i]
@@ -186,25 +187,6 @@ cdef int all_classes(Work* work, Chunk* chunk, const float* planes, int64_t size
     return 0
 
 
-cdef inline int64_t planes_ahead(int64_t groups) noexcept nogil:
-    """How many planes of classes ahead to fetch: far enough for main memory to answer."""
-    return 1 + 64 // groups
-
-
-cdef void fetch_first(const Work* work, const float* planes, int64_t size, const int32_t* start, int64_t groups) noexcept nogil:
-    """Begins to fetch what is read first of each group: its box, and the classes that `all_classes` does not fetch."""
-    cdef int64_t g, plane, classes = work.classes, ahead = planes_ahead(groups)
-    if work.multi_label:
-        classes = ahead if ahead < classes else classes
-    else:
-        classes = 0
-    for g in range(groups):
-        for plane in range(4):
-            ovyolo_prefetch(planes + plane * size + start[g])
-        for plane in range(5, 5 + classes):
-            ovyolo_prefetch(planes + plane * size + start[g])
-
-
 cdef int walk_anchor(
     Work* work, Chunk* chunk, const Plane* plane, const Plane* next_plane, int32_t* start, uint8_t* mask
 ) noexcept nogil:
@@ -217,7 +199,6 @@ cdef int walk_anchor(
         n = scanned - first if scanned - first < CHUNK else CHUNK
         if reserve_cells(work, 8 * n) < 0:
             return -1
-        fetch_first(work, planes, size, start + first, n)
         groups = admit_groups(work, chunk, planes, size, <int32_t> (plane - work.plane), start + first, mask + first, n)
         first += n
         if groups == 0:

@@ -232,7 +232,18 @@ static int ovyolo_chain_sse2(const ovyolo_block *blocks, int32_t at, int link, i
 
 /* ---- AVX2 ---- */
 
-OVYOLO_TARGET_AVX2 static int64_t ovyolo_scan_avx2(const float *v, int64_t n, const float *next, float t, int32_t *start, uint8_t *mask) {
+/* The lanes of four comparisons as masks; 0 where there are none, as mostly. */
+OVYOLO_TARGET_AVX2 static int ovyolo_masks_of_four(__m256 a, __m256 b, __m256 c, __m256 d, int m[4]) {
+    if (!_mm256_movemask_ps(_mm256_or_ps(_mm256_or_ps(a, b), _mm256_or_ps(c, d)))) return 0;
+    m[0] = _mm256_movemask_ps(a);
+    m[1] = _mm256_movemask_ps(b);
+    m[2] = _mm256_movemask_ps(c);
+    m[3] = _mm256_movemask_ps(d);
+    return 1;
+}
+
+OVYOLO_TARGET_AVX2 static int64_t ovyolo_scan_avx2(const float *v, int64_t n, const float *next, float t,
+                                            int32_t *start, uint8_t *mask) {
     const __m256 limit = _mm256_set1_ps(t);
     int64_t i = 0, count = 0;
     for (; i + 32 <= n; i += 32) {
@@ -243,17 +254,12 @@ OVYOLO_TARGET_AVX2 static int64_t ovyolo_scan_avx2(const float *v, int64_t n, co
         __m256 b = _mm256_cmp_ps(_mm256_loadu_ps(v + i + 8), limit, _CMP_NLE_UQ);
         __m256 c = _mm256_cmp_ps(_mm256_loadu_ps(v + i + 16), limit, _CMP_NLE_UQ);
         __m256 d = _mm256_cmp_ps(_mm256_loadu_ps(v + i + 24), limit, _CMP_NLE_UQ);
-        if (_mm256_movemask_ps(_mm256_or_ps(_mm256_or_ps(a, b), _mm256_or_ps(c, d)))) {
-            int m[4];
-            m[0] = _mm256_movemask_ps(a);
-            m[1] = _mm256_movemask_ps(b);
-            m[2] = _mm256_movemask_ps(c);
-            m[3] = _mm256_movemask_ps(d);
-            for (int j = 0; j < 4; j++) {
-                start[count] = (int32_t)(i + 8 * j);
-                mask[count] = (uint8_t)m[j];
-                count += m[j] != 0;
-            }
+        int m[4];
+        if (!ovyolo_masks_of_four(a, b, c, d, m)) continue;
+        for (int j = 0; j < 4; j++) {
+            start[count] = (int32_t)(i + 8 * j);
+            mask[count] = (uint8_t)m[j];
+            count += m[j] != 0;
         }
     }
     return ovyolo_scan_from(v, n, i, t, start, mask, count);
@@ -297,7 +303,6 @@ OVYOLO_TARGET_AVX2 static int64_t ovyolo_hits_avx2(const float *plane, const int
     if (lanes < 8) return ovyolo_hits_plain(plane, start, threshold, active, groups, lanes, ahead, hit, mask);
     const float *later = plane + ahead;
     int64_t count = 0, g = 0;
-    /* of four groups mostly none has a hit */
     for (; g + 4 <= groups; g += 4) {
         const int32_t *s = start + g;
         const float *t = threshold + 8 * g;
@@ -306,12 +311,8 @@ OVYOLO_TARGET_AVX2 static int64_t ovyolo_hits_avx2(const float *plane, const int
         __m256 b = _mm256_cmp_ps(_mm256_loadu_ps(plane + s[1]), _mm256_loadu_ps(t + 8), _CMP_NLE_UQ);
         __m256 c = _mm256_cmp_ps(_mm256_loadu_ps(plane + s[2]), _mm256_loadu_ps(t + 16), _CMP_NLE_UQ);
         __m256 d = _mm256_cmp_ps(_mm256_loadu_ps(plane + s[3]), _mm256_loadu_ps(t + 24), _CMP_NLE_UQ);
-        if (!_mm256_movemask_ps(_mm256_or_ps(_mm256_or_ps(a, b), _mm256_or_ps(c, d)))) continue;
         int m[4];
-        m[0] = _mm256_movemask_ps(a);
-        m[1] = _mm256_movemask_ps(b);
-        m[2] = _mm256_movemask_ps(c);
-        m[3] = _mm256_movemask_ps(d);
+        if (!ovyolo_masks_of_four(a, b, c, d, m)) continue;
         for (int j = 0; j < 4; j++) {
             hit[count] = (int32_t)(g + j);
             mask[count] = (uint8_t)(m[j] & active[g + j]);

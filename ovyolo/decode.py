@@ -34,7 +34,7 @@ class Decoder:
         self.card = card
         self._anchors = np.array(card.head.anchors, np.float32)
         self._strides = np.array(card.head.strides, np.float32)
-        self._last: tuple[tuple[Any, ...], NDArray[np.uint8] | None, HeadDecoder] | None = None
+        self._last: tuple[dict[str, Any], NDArray[np.uint8] | None, HeadDecoder] | None = None
 
     def class_mask(self, classes: Sequence[int] | None) -> NDArray[np.uint8] | None:
         """``classes`` as a mask over all classes; None keeps all.
@@ -82,24 +82,22 @@ class Decoder:
         Raises:
             DimensionError: an argument is out of range, or an output is not what the card says.
         """
+        settings: dict[str, Any] = {
+            "conf": conf, "iou": iou, "max_det": max_det, "multi_label": multi_label, "agnostic": agnostic
+        }  # fmt: skip
         if self.card.head.kind == "anchors":
-            kernel = self._kernel((conf, iou, max_det, multi_label, agnostic), class_mask)
-            xyxy, confidence, class_id, truncated, nonfinite = kernel(outputs, fit.transform)
+            found = self._kernel(settings, class_mask)(outputs, fit.transform)
         else:
-            xyxy, confidence, class_id, truncated, nonfinite = decode_nms_rows(
-                outputs[0], self.card.num_classes, conf=conf, iou=iou, max_det=max_det,
-                multi_label=multi_label, agnostic=agnostic, class_mask=class_mask, transform=fit.transform,
-            )  # fmt: skip
+            found = decode_nms_rows(
+                outputs[0], self.card.num_classes, **settings, class_mask=class_mask, transform=fit.transform
+            )
+        xyxy, confidence, class_id, truncated, nonfinite = found
         return Detections(xyxy, confidence, class_id, self.card.names, fit.source, truncated, nonfinite, device)
 
-    def _kernel(self, settings: tuple[Any, ...], class_mask: NDArray[np.uint8] | None) -> HeadDecoder:
+    def _kernel(self, settings: dict[str, Any], class_mask: NDArray[np.uint8] | None) -> HeadDecoder:
         """The kernel for these settings; the last is kept, because picture after picture has the same."""
         last = self._last
         if last is None or last[0] != settings or last[1] is not class_mask:
-            conf, iou, max_det, multi_label, agnostic = settings
-            kernel = HeadDecoder(
-                self._anchors, self._strides, self.card.num_classes, conf=conf, iou=iou, max_det=max_det,
-                multi_label=multi_label, agnostic=agnostic, class_mask=class_mask,
-            )  # fmt: skip
+            kernel = HeadDecoder(self._anchors, self._strides, self.card.num_classes, **settings, class_mask=class_mask)
             self._last = last = settings, class_mask, kernel
         return last[2]

@@ -55,7 +55,7 @@ status=0
 ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:abort_on_error=0 \
 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
 LD_PRELOAD="$asan $ubsan" \
-    "$python" -m pytest -q -p no:cacheprovider --capture=sys tests/test_nms_kernels.py tests/test_nms_hostile.py tests/test_nms_merge.py "$@" || status=$?
+    "$python" -m pytest -q -p no:cacheprovider --capture=sys tests/test_nms_*.py "$@" || status=$?
 if [ "$status" -ne 0 ]; then
     echo "sanitize: FAILED (status $status)"
     exit "$status"

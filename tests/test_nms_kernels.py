@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from reference import decode_numpy as twin
+from reference.kernel_cases import assert_identical, assert_same, random_values
 
 from ovyolo import _nms
 
@@ -32,34 +33,6 @@ def available_levels() -> list[str]:
 def automatic_level() -> Iterator[None]:
     yield
     _nms.set_simd_level("auto")
-
-
-def assert_same(ours: Any, theirs: Any) -> None:
-    """Equal boxes, classes and order; coordinates within 1e-3 px (or float32's grain), scores within 1e-6."""
-    assert ours[0].dtype == np.float32 and ours[1].dtype == np.float32 and ours[2].dtype == np.int32
-    assert ours[0].shape == (len(ours[2]), 4) and ours[1].shape == ours[2].shape
-    np.testing.assert_array_equal(ours[2], theirs[2])
-    np.testing.assert_allclose(ours[1], theirs[1], rtol=1e-6, atol=1e-6)
-    np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-6, atol=1e-3)
-    assert ours[3:] == theirs[3:]
-    assert type(ours[3]) is bool and type(ours[4]) is int
-
-
-def assert_identical(ours: Any, theirs: Any) -> None:
-    for a, b in zip(ours, theirs, strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
-def random_values(rng: np.random.Generator, shape: tuple[int, ...], kind: str) -> NDArray[np.float32]:
-    """Logits that are smooth, quantised (many ties), hot, or constant."""
-    values = rng.normal(-1, 3, shape)
-    if kind == "ties":
-        values = np.round(values / 2) * 2
-    elif kind == "hot":
-        values = np.abs(values) + 4
-    elif kind == "constant":
-        values = np.full(shape, rng.choice([0.0, 2.0, -2.0]))
-    return values.astype(np.float32)
 
 
 @st.composite
@@ -281,17 +254,6 @@ def test_the_best_max_nms_survive_a_long_stream(multi_label: bool, max_nms: int)
     assert_same(_nms.decode_nms(*args, **kwargs), theirs)
 
 
-@pytest.mark.parametrize("multi_label", [False, True])
-@pytest.mark.parametrize("max_nms", [480, 481, 484, 496, 1505, 1510])
-def test_memory_that_can_grow_by_less_than_a_group_is_not_overrun(multi_label: bool, max_nms: int) -> None:
-    """Candidates come in eights or more; their memory grows to 1024, 3072, … and ends at twice max_nms and 64."""
-    head = np.abs(random_values(np.random.default_rng(14), (1, 9, 60, 60), "smooth")) + 1
-    kwargs: dict[str, Any] = {"conf": 0.01, "iou": 1.0, "max_det": 9999, "max_nms": max_nms, "multi_label": multi_label}
-    theirs = twin.decode_nms([head], [[[20, 20]]], [8], 4, **kwargs)
-    assert len(theirs[0]) == max_nms and theirs[3]
-    assert_same(_nms.decode_nms([head], [[[20, 20]]], [8], 4, **kwargs), theirs)
-
-
 @pytest.mark.parametrize("level", LEVELS)
 def test_scores_one_step_above_conf_are_found(level: str) -> None:
     """The thresholds on logits, which spare most cells the sigmoid, must never hide a candidate."""
@@ -335,51 +297,6 @@ def test_strided_and_read_only_heads_are_read_as_their_values() -> None:
     misaligned = np.frombuffer(b"x" + frozen.tobytes(), np.uint8)[1:].view(np.float32).reshape(frozen.shape)
     assert not misaligned.flags.aligned
     assert_identical(_nms.decode_nms([misaligned], [[[20, 20]]], [8], 2, **kwargs), expected)
-
-
-def test_a_kept_decoder_gives_each_picture_what_a_call_of_its_own_gives() -> None:
-    rng = np.random.default_rng(12)
-    mask = rng.random(7) < 0.7
-    anchors = rng.uniform(9, 60, (2, 2, 2))
-    kwargs: dict[str, Any] = {"conf": 0.05, "iou": 0.45, "multi_label": True, "class_mask": mask}
-    decode = _nms.HeadDecoder(anchors, [8, 16], 7, **kwargs)
-    pictures = []
-    for rows in (9, 1, 30):  # one decoder takes heads of any size
-        heads = [random_values(rng, (1, 2 * 12, rows, columns), "smooth") for columns in (20, 10)]
-        heads[0][0, 4, :, 3] = np.nan
-        transform = (0.5, 0.5, 1.0, 2.0, 300.0, 200.0) if rows > 1 else None
-        theirs = twin.decode_nms(heads, anchors, [8, 16], 7, transform=transform, **kwargs)
-        pictures.append((heads, transform, theirs))
-    assert all(len(theirs[0]) > 3 and theirs[4] > 0 for *_, theirs in pictures)
-    kept = mask.copy()
-    mask[:] = ~mask  # it has copied the mask
-    anchors *= 2
-    for heads, transform, theirs in [*pictures, *pictures[::-1]]:
-        assert_same(decode(heads, transform), theirs)
-    assert_same(decode(tuple(pictures[1][0])), pictures[1][2])
-    kwargs["class_mask"], anchors = kept, anchors / 2
-    assert_same(_nms.decode_nms(pictures[1][0], anchors, [8, 16], 7, **kwargs), pictures[1][2])
-
-
-def test_one_decoder_serves_many_threads() -> None:
-    rng = np.random.default_rng(13)
-    decode = _nms.HeadDecoder([[[20, 20]]], [8], 3, conf=0.02, iou=0.6, multi_label=True)
-    pictures = [[random_values(rng, (1, 8, 60, 60), "smooth")] for _ in range(8)]
-    expected = [decode(heads) for heads in pictures]
-    wrong: list[int] = []
-
-    def work(number: int) -> None:
-        for _ in range(30):
-            found = decode(pictures[number])
-            if any(not np.array_equal(a, b) for a, b in zip(found, expected[number], strict=True)):
-                wrong.append(number)
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(len(pictures))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert all(len(found[0]) > 50 for found in expected) and not wrong
 
 
 def test_the_lock_is_released() -> None:
